@@ -1,0 +1,133 @@
+"""What goes into the sandbox and what comes out: the interface, apart from any engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol, Self
+
+from stepcoder.problems.problem import Test
+
+
+class Outcome(StrEnum):
+    """What became of one test, or of a program over all its tests."""
+
+    PASS = "pass"
+    WRONG_ANSWER = "wrong_answer"
+    RUNTIME_ERROR = "runtime_error"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    OUTPUT_LIMIT = "output_limit"
+    COMPILE_ERROR = "compile_error"
+    SECURITY = "security"
+    NOT_RUN = "not_run"
+    """The test did not run: the program did not compile, or a setting stops at the first failure."""
+    INFRA_ERROR = "infra_error"
+    """The judge itself failed. Never a reward and never a pass."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a program may use for each test."""
+
+    cpu_seconds: float = 3.0
+    """CPU seconds a test; a loaded machine does not turn a right program into a timeout."""
+    wall_seconds: float = 12.0
+    """Wall-clock seconds a test, for programs that sleep."""
+    memory_mib: int = 512
+    """Address space in MiB beyond what the bare interpreter needs."""
+    output_bytes: int = 1 << 20
+    """Bytes of standard output, or of an encoded return value, a test."""
+    stop_at_first_failure: bool = False
+    """Leave out the tests after the first that fails. Training needs them: it uses the union of executed statements."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One program to be judged by one list of tests."""
+
+    id: str
+    program: str
+    tests: tuple[Test, ...]
+    entry_point: str
+    preamble: str = ""
+    """Runs before the program in the same namespace; it has no statements of its own in the verdict."""
+    limits: Limits = field(default_factory=Limits)
+    trace: bool = True
+    """Record which statements ran."""
+
+
+class Span(NamedTuple):
+    """A place in the program as `ast` counts it: lines from 1, columns in UTF-8 bytes from 0, end exclusive."""
+
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement of the program: the span of the code that is its own, and whether any test reached it.
+
+    A compound statement's span is its header alone, from the keyword up to its body (decorators not included);
+    a function's docstring belongs to the header. So spans never overlap, and they come in source order.
+    """
+
+    span: Span
+    executed: bool
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """What one test showed."""
+
+    outcome: Outcome
+    exception: str | None = None
+    """`Type: message` of the exception that ended the program, shortened."""
+    line: int | None = None
+    """The program's line that raised, from 1."""
+    cpu_seconds: float = 0.0
+    stdout_tail: str = ""
+    """The last part of what the program printed, for a person."""
+    detail: str = ""
+    """One sentence for a person: what differed, or which limit was met. It may quote the expected value, so it
+    stays on the judge's side."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of a job. `outcome` is that of the first test that did not pass."""
+
+    id: str
+    outcome: Outcome
+    tests: tuple[TestResult, ...]
+    statements: tuple[Statement, ...] = ()
+    """Every statement of the program with its state over all tests; empty when it did not compile or tracing is off."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every test passed."""
+        return self.outcome is Outcome.PASS
+
+
+class Sandbox(Protocol):
+    """Something that judges programs: a pool on this machine, a container, or a service."""
+
+    def submit(self, job: Job) -> Future[Verdict]:
+        """Judge one job in the background. The future never raises for what the program did."""
+        ...
+
+    def judge(self, jobs: Sequence[Job]) -> list[Verdict]:
+        """Judge jobs and wait: verdicts in the order of the jobs."""
+        ...
+
+    def close(self) -> None:
+        """End all processes of the sandbox. Jobs that have not started give `infra_error`."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
