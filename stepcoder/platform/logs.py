@@ -1,0 +1,166 @@
+"""Logs and progress: `key=value` lines on stderr, or colours and a moving bar where a person watches."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Collection, Iterator
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+ROOT = "stepcoder"
+LINE_SECONDS = 10.0
+"""Seconds between two progress lines where no terminal is."""
+
+_console = Console(stderr=True)
+
+T = TypeVar("T")
+
+
+def configure(level: str | None = None) -> None:
+    """Sets up the program's log once, at its start.
+
+    Args:
+        level: `debug`, `info`, `warning` or `error`; default `$STEPCODER_LOG`, else `info`.
+    """
+    name = (level or os.environ.get("STEPCODER_LOG") or "info").upper()
+    handler: logging.Handler
+    if _console.is_terminal:
+        handler = RichHandler(console=_console, show_path=False, markup=False, log_time_format="%H:%M:%S")
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler = _Lines()
+        formatter = logging.Formatter("time=%(asctime)sZ level=%(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
+        formatter.converter = time.gmtime
+        handler.setFormatter(formatter)
+    logger = logging.getLogger(ROOT)
+    logger.handlers[:] = [handler]
+    logger.setLevel(name if name in logging.getLevelNamesMapping() else "INFO")
+    # Kubeflow's executor gives the root logger a handler too, and lines would come twice.
+    logger.propagate = False
+
+
+class _Lines(logging.Handler):
+    """Writes to whatever `sys.stderr` is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
+
+
+class Log:
+    """A logger whose lines are an event and `key=value` pairs."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._logger = logging.getLogger(f"{ROOT}.{name}")
+
+    def debug(self, event: str, **values: Any) -> None:
+        """Details for a developer."""
+        self._write(logging.DEBUG, event, values)
+
+    def info(self, event: str, **values: Any) -> None:
+        """What happened."""
+        self._write(logging.INFO, event, values)
+
+    def warning(self, event: str, **values: Any) -> None:
+        """Something is not as it should be, and the work goes on."""
+        self._write(logging.WARNING, event, values)
+
+    def error(self, event: str, **values: Any) -> None:
+        """The work ends here."""
+        self._write(logging.ERROR, event, values)
+
+    def _write(self, level: int, event: str, values: dict[str, Any]) -> None:
+        if self._logger.isEnabledFor(level):
+            pairs = {"step": self._name, "event": event, **values}
+            self._logger.log(level, "%s", " ".join(f"{key}={quoted(value)}" for key, value in pairs.items()))
+
+
+def get_logger(name: str) -> Log:
+    """The log of one step or part, for example `get_logger("sft")`."""
+    return Log(name)
+
+
+def quoted(value: Any) -> str:
+    """A value as it stands in a `key=value` line: bare when it is one plain word, else a JSON string."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value if isinstance(value, str) else str(value)
+    plain = text != "" and text.isprintable() and not any(char in ' ="\\' for char in text)
+    # Unprintable characters, line separators among them, are escaped; letters of any script stay readable.
+    return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+class Progress(Generic[T]):
+    """How far a piece of work is and when it will end: a bar on a terminal, else a log line now and then.
+
+    Iterate over it, or use it as a context manager and call `advance`.
+    """
+
+    def __init__(self, work: Collection[T] | int, description: str) -> None:
+        self._items: Collection[Any] = range(work) if isinstance(work, int) else work
+        self._total = len(self._items)
+        self._description = description
+        self._log = get_logger("progress")
+        self._bar: RichProgress | None = None
+        self._task = TaskID(0)
+        self._done = 0
+        self._started = self._written = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._started = self._written = time.monotonic()
+        if _console.is_terminal:
+            self._bar = RichProgress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[values]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=_console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._description, total=self._total, values="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __iter__(self) -> Iterator[T]:
+        with self:
+            for item in self._items:
+                yield item
+                self.advance()
+
+    def advance(self, count: int = 1, **values: Any) -> None:
+        """Counts `count` more items as done; `values` are shown beside the count."""
+        self._done += count
+        if self._bar is not None:
+            shown = " ".join(f"{key}={quoted(value)}" for key, value in values.items())
+            self._bar.update(self._task, advance=count, values=shown)
+            return
+        now = time.monotonic()
+        if now - self._written >= LINE_SECONDS or (self._done >= self._total and now - self._started >= LINE_SECONDS):
+            self._written = now
+            left = (now - self._started) / max(self._done, 1) * max(self._total - self._done, 0)
+            self._log.info(self._description, done=self._done, total=self._total, left=f"{left:.0f}s", **values)
+
+
+def progress(work: Collection[T] | int, description: str) -> Progress[T]:
+    """Shows how far `work` (a collection to iterate over, or a number of items) is."""
+    return Progress(work, description)

@@ -1,0 +1,305 @@
+"""Files and folders by address: a plain path, or `s3://bucket/key`.
+
+Object stores are reached by boto3 with the usual AWS variables (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_CA_BUNDLE`, the
+credential chain). A folder in a bucket is a prefix.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from stepcoder.errors import DataError, StepCoderError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CHUNK = 1 << 20
+
+
+class S3Object(NamedTuple):
+    """One object under an address: its name relative to the address (empty for the address itself), size and tag."""
+
+    key: str
+    name: str
+    size: int
+    etag: str
+
+
+def is_remote(address: str) -> bool:
+    """Whether the address names an object store rather than a path.
+
+    Raises:
+        DataError: the address has a scheme other than `s3://`.
+    """
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", address)
+    if scheme and scheme[1] != "s3":
+        raise DataError(f"{address}: cannot read {scheme[1]}:// addresses; give a path or an s3:// address")
+    return scheme is not None
+
+
+def exists(address: str) -> bool:
+    """Whether there is a file or a non-empty folder at the address."""
+    return bool(list_objects(address)) if is_remote(address) else Path(address).exists()
+
+
+def fetch(address: str, cache: Path | None = None) -> Path:
+    """Brings a file or folder to this machine.
+
+    Args:
+        address: A path, which is returned as it is, or an `s3://` address, which is downloaded unless the same
+            content (by the store's tags) is in the cache.
+        cache: Where downloads lie; default `$STEPCODER_CACHE`, else `~/.cache/stepcoder`.
+
+    Raises:
+        DataError: there is nothing at the address.
+        StepCoderError: the object store failed, or the disk is full.
+    """
+    if not is_remote(address):
+        if not Path(address).exists():
+            raise DataError(f"{address}: there is no such file or folder")
+        return Path(address)
+    objects = list_objects(address)
+    if not objects:
+        raise DataError(f"{address}: there is nothing at this address")
+    root = cache or Path(os.environ.get("STEPCODER_CACHE") or Path.home() / ".cache" / "stepcoder")
+    target = root / _listing_digest(address, objects)[:32] / address.rstrip("/").rpartition("/")[2]
+    if not target.exists():
+        bucket, _ = _split(address)
+        with publishing(target) as partial, _reporting(address):
+            client = _client()
+            for item in objects:
+                place = partial / item.name if item.name else partial
+                if not item.name:
+                    place.rmdir()
+                place.parent.mkdir(parents=True, exist_ok=True)
+                client.download_file(bucket, item.key, str(place))
+    return target
+
+
+def publish(source: Path, address: str) -> None:
+    """Puts a file or a folder at an address; a folder's earlier content there is replaced.
+
+    Raises:
+        DataError: there is no such source.
+        StepCoderError: the object store failed, or the disk is full.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: there is no such file or folder")
+    if not is_remote(address):
+        with publishing(Path(address)) as partial:
+            if source.is_dir():
+                shutil.copytree(source, partial, dirs_exist_ok=True)
+            else:
+                partial.rmdir()
+                shutil.copyfile(source, partial)
+        return
+    bucket, key = _split(address)
+    earlier = {item.key for item in list_objects(address)}
+    with _reporting(address):
+        client = _client()
+        written = set()
+        for path in _files(source):
+            name = f"{key}/{path.relative_to(source).as_posix()}" if source.is_dir() else key
+            client.upload_file(str(path), bucket, name)
+            written.add(name)
+        for stale in sorted(earlier - written):
+            client.delete_object(Bucket=bucket, Key=stale)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, or of a folder's sorted relative names and contents, in hexadecimal.
+
+    Raises:
+        DataError: there is no such path.
+    """
+    if path.is_file():
+        return _file_digest(path)
+    if not path.is_dir():
+        raise DataError(f"{path}: there is no such file or folder")
+    whole = hashlib.sha256()
+    for file in _files(path):
+        whole.update(f"{file.relative_to(path).as_posix()}\0{_file_digest(file)}\n".encode())
+    return whole.hexdigest()
+
+
+def address_digest(address: str) -> str:
+    """A digest that changes when the content at the address does, without downloading it.
+
+    For a path it is `digest`; for an object store it covers the names, sizes and tags that the store lists, so it
+    differs from the digest of the same content on disk.
+
+    Raises:
+        DataError: there is nothing at the address.
+    """
+    if not is_remote(address):
+        return digest(Path(address))
+    objects = list_objects(address)
+    if not objects:
+        raise DataError(f"{address}: there is nothing at this address")
+    return _listing_digest("", objects)
+
+
+@contextmanager
+def publishing(target: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `target` that becomes `target` on success and vanishes otherwise.
+
+    The body may replace the folder by a file of the same name. An earlier `target` is replaced as a whole.
+
+    Raises:
+        StepCoderError: the disk is full.
+    """
+    token = secrets.token_hex(4)
+    partial = target.parent / f".{target.name}.{token}.partial"
+    with _full_disk(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            partial.mkdir()
+            yield partial
+            _replace(partial, target, token)
+        finally:
+            _remove(partial)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole or not at all.
+
+    Raises:
+        StepCoderError: the disk is full.
+    """
+    partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
+    with _full_disk(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def list_objects(address: str) -> list[S3Object]:
+    """The object at an `s3://` address or, if there is none, those under it as a folder, sorted by name."""
+    bucket, key = _split(address)
+    found = []
+    with _reporting(address):
+        for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
+            for item in page.get("Contents", []):
+                name = item["Key"][len(key) :]
+                if name == "" or name.startswith("/") or key == "":
+                    found.append(S3Object(item["Key"], name.lstrip("/"), item["Size"], item["ETag"].strip('"')))
+    files = [item for item in found if not item.key.endswith("/")]
+    alone = [item for item in files if item.name == ""]
+    return alone or sorted(files, key=lambda item: item.name)
+
+
+def _client() -> S3Client:
+    import boto3
+    from botocore.config import Config
+
+    custom = "AWS_ENDPOINT_URL_S3" in os.environ or "AWS_ENDPOINT_URL" in os.environ
+    # Stores other than AWS often know neither bucket host names nor the newer checksum headers.
+    compatible = Config(
+        s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 6})
+    return boto3.client("s3", config=config.merge(compatible) if custom else config)
+
+
+def _split(address: str) -> tuple[str, str]:
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise DataError(f"{address}: an object store address reads s3://bucket/key")
+    return bucket, key.rstrip("/")
+
+
+@contextmanager
+def _reporting(address: str) -> Iterator[None]:
+    """Turns boto3's errors into ours; they name the address and never a credential."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except ClientError as error:
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        if code in {"NoSuchBucket", "NoSuchKey", "404"}:
+            raise DataError(f"{address}: there is no such bucket or object") from error
+        if code in {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
+            raise StepCoderError(
+                f"{address}: the object store refuses access ({code}); check the credentials"
+            ) from error
+        raise StepCoderError(f"{address}: the object store answered {code}: {error}") from error
+    except (BotoCoreError, Boto3Error) as error:
+        raise StepCoderError(f"{address}: cannot reach the object store: {error}") from error
+
+
+@contextmanager
+def _full_disk(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except StepCoderError:
+        raise
+    except Exception as error:
+        # Libraries that write weights wrap the system's error in one of their own and keep only its text.
+        if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
+            message = (
+                f"{target}: cannot be written, the disk is full; nothing was left behind. Free space and try again"
+            )
+            raise StepCoderError(message) from error
+        raise
+
+
+def _replace(partial: Path, target: Path, token: str) -> None:
+    try:
+        partial.replace(target)
+    except OSError:
+        # A folder cannot replace one that has content, nor a file: the earlier one steps aside first.
+        if not target.exists():
+            raise
+        aside = target.parent / f".{target.name}.{token}.replaced"
+        target.replace(aside)
+        try:
+            partial.replace(target)
+        except OSError:
+            aside.replace(target)
+            raise
+        _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(
+        (file for file in path.rglob("*") if file.is_file()), key=lambda file: file.relative_to(path).as_posix()
+    )
+
+
+def _file_digest(path: Path) -> str:
+    whole = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            whole.update(chunk)
+    return whole.hexdigest()
+
+
+def _listing_digest(address: str, objects: list[S3Object]) -> str:
+    listing = [address, *(f"{item.name}\0{item.size}\0{item.etag}" for item in objects)]
+    return hashlib.sha256("\n".join(listing).encode()).hexdigest()

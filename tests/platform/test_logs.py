@@ -1,0 +1,41 @@
+"""Log lines can be read back as key=value pairs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepcoder.platform import logs
+
+
+@given(st.text())
+def test_a_quoted_value_is_one_line_without_bare_spaces_and_reads_back(text: str) -> None:
+    shown = logs.quoted(text)
+    assert shown.splitlines() == [shown]
+    assert (json.loads(shown) if shown.startswith('"') else shown) == text
+
+
+def test_lines_carry_the_step_the_event_and_the_values(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("info")
+    logs.get_logger("sft").info("epoch done", epoch=2, loss=0.123456789, path="a b")
+    logs.get_logger("sft").debug("not shown")
+    line = capsys.readouterr().err
+    pairs = dict(part.split("=", 1) for part in shlex.split(line))
+    assert pairs.pop("time").endswith("Z")
+    expected = {"level": "INFO", "step": "sft", "event": "epoch done", "epoch": "2", "loss": "0.123457", "path": "a b"}
+    assert pairs == expected
+
+
+def test_progress_tells_what_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "LINE_SECONDS", 0.0)
+    logs.configure("info")
+    with logs.progress(4, "sampling") as bar:
+        bar.advance(3, reward=0.5)
+    line = capsys.readouterr().err
+    assert "event=sampling done=3 total=4 left=" in line
+    assert line.rstrip().endswith("reward=0.5")
+    assert list(logs.progress(["a", "b"], "reading")) == ["a", "b"]
