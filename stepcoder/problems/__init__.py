@@ -2,3 +2,28 @@
 
 Nothing here runs a program or imports torch.
 """
+
+from stepcoder.problems.conditionals import Conditional, conditionals
+from stepcoder.problems.files import dump_problems, load_problems
+from stepcoder.problems.problem import CallTest, CheckTest, Difficulty, Problem, StdinTest, Test
+from stepcoder.problems.readers import Entry, Format, read_entries, read_problems
+from stepcoder.problems.splits import Split, split_of
+
+__all__ = [
+    "CallTest",
+    "CheckTest",
+    "Conditional",
+    "Difficulty",
+    "Entry",
+    "Format",
+    "Problem",
+    "Split",
+    "StdinTest",
+    "Test",
+    "conditionals",
+    "dump_problems",
+    "load_problems",
+    "read_entries",
+    "read_problems",
+    "split_of",
+]
