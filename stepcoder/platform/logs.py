@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as RichProgress
 
 ROOT = "stepcoder"
-LINE_SECONDS = 10.0
+LINE_SECONDS = float(os.environ.get("STEPCODER_PROGRESS_SECONDS") or 10.0)
 """Seconds between two progress lines where no terminal is."""
 
 _console = Console(stderr=True)

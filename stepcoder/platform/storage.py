@@ -1,4 +1,4 @@
-"""Files and folders by address: a plain path, or `s3://bucket/key`.
+"""Files and folders by address: a plain path, or `s3://bucket/key` (`minio://`, as Kubeflow writes it, is the same).
 
 Object stores are reached by boto3 with the usual AWS variables (`AWS_ENDPOINT_URL`, `AWS_REGION`, `AWS_CA_BUNDLE`, the
 credential chain). A folder in a bucket is a prefix.
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CHUNK = 1 << 20
+_SCHEMES = {"s3", "minio"}
 
 
 class S3Object(NamedTuple):
@@ -39,10 +40,10 @@ def is_remote(address: str) -> bool:
     """Whether the address names an object store rather than a path.
 
     Raises:
-        DataError: the address has a scheme other than `s3://`.
+        DataError: the address has another scheme.
     """
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", address)
-    if scheme and scheme[1] != "s3":
+    if scheme and scheme[1] not in _SCHEMES:
         raise DataError(f"{address}: cannot read {scheme[1]}:// addresses; give a path or an s3:// address")
     return scheme is not None
 
@@ -217,7 +218,7 @@ def _client() -> S3Client:
 
 
 def _split(address: str) -> tuple[str, str]:
-    bucket, _, key = address.removeprefix("s3://").partition("/")
+    bucket, _, key = address.partition("://")[2].partition("/")
     if not bucket:
         raise DataError(f"{address}: an object store address reads s3://bucket/key")
     return bucket, key.rstrip("/")

@@ -24,6 +24,8 @@ METRICS_NAME = "metrics.jsonl"
 RUN_ID = "STEPCODER_RUN_ID"
 RUN_ID_TAG = "stepcoder.run_id"
 STEP_TAG = "stepcoder.step"
+FAILED_STEP_TAG = "stepcoder.failed_step"
+ERROR_TAG = "stepcoder.error"
 PIPELINE = "pipeline"
 FLUSH_SECONDS = 5.0
 """Metrics wait at most this long before they are sent."""
@@ -144,7 +146,7 @@ class Tracker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self.tags({"stepcoder.error": f"{type(error).__name__}: {_first_line(error)}"})
+            self.tags({ERROR_TAG: f"{type(error).__name__}: {_first_line(error)}"})
         self._failed = None
         self.flush()
         if self._run is not None:
@@ -256,6 +258,24 @@ def finish_parent(status: str, tags: Mapping[str, str]) -> str | None:
             mlflow_client.set_tag(run, _legal(name), value[:5000])
         mlflow_client.set_terminated(run, status)
     return run
+
+
+def report_failure(step: str, error: str) -> None:
+    """Writes which step failed and why to the pipeline's MLflow run; does nothing outside a pipeline."""
+    if not os.environ.get(RUN_ID):
+        return
+    mlflow_client = client()
+    run = parent_run(mlflow_client, experiment_id(mlflow_client))
+    mlflow_client.set_tag(run, FAILED_STEP_TAG, step)
+    mlflow_client.set_tag(run, ERROR_TAG, error[:5000])
+
+
+def reported_failure() -> tuple[str, str]:
+    """The failed step and its error as the pipeline's MLflow run has them; empty when it has none."""
+    mlflow_client = client()
+    run = parent_run(mlflow_client, experiment_id(mlflow_client))
+    tags = {} if run is None else mlflow_client.get_run(run).data.tags
+    return tags.get(FAILED_STEP_TAG, ""), tags.get(ERROR_TAG, "")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

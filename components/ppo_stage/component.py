@@ -1,0 +1,69 @@
+"""ppo-stage: one stage of PPO with the completion curriculum and execution masks."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAINER, install_kfp_package=False)
+def ppo_stage(
+    dataset: dsl.Input[dsl.Dataset],
+    policy_in: dsl.Input[dsl.Model],
+    reference: dsl.Input[dsl.Model],
+    history_in: dsl.Input[dsl.Artifact],
+    stage: int,
+    stages: int,
+    settings: dict,
+    checkpoints: str,
+    policy: dsl.Output[dsl.Model],
+    critic: dsl.Output[dsl.Model],
+    curriculum: dsl.Output[dsl.Artifact],
+    history: dsl.Output[dsl.Artifact],
+    critic_in: dsl.Input[dsl.Model] = None,
+    curriculum_in: dsl.Input[dsl.Artifact] = None,
+) -> NamedTuple("Outputs", [("policy_uri", str)]):
+    """Trains the policy by the rewards of unit tests, with every problem's level capped by the stage.
+
+    Args:
+        dataset: Folder from verify-dataset.
+        policy_in: Policy of the stage before; the SFT policy in stage 1.
+        reference: SFT policy, from which the KL penalty is measured in all stages.
+        history_in: Training record so far.
+        stage: Number of this stage, from 1.
+        stages: Number of all stages.
+        settings: Settings of the step; the table below lists them.
+        checkpoints: Folder or s3:// address under which the step keeps checkpoints to resume from; empty for none.
+        policy: Hugging Face checkpoint with stepcoder.json.
+        critic: Critic for the next stage.
+        curriculum: Level and moving pass rate of every problem, for the next stage.
+        history: Training record including this stage.
+        critic_in: Critic of the stage before; none in stage 1.
+        curriculum_in: Curriculum of the stage before; none in stage 1.
+
+    Returns:
+        policy_uri: Address of the policy, for steps that need no download.
+    """
+    from stepcoder.platform import history as records
+    from stepcoder.platform.config import parse
+    from stepcoder.platform.entry import running
+    from stepcoder.ppo import PpoConfig, train
+
+    with running(f"ppo-stage-{stage}"):
+        inputs = {
+            "dataset": dataset.path,
+            "policy": policy_in.path,
+            "reference": reference.path,
+            "critic": critic_in.path if critic_in else None,
+            "curriculum": curriculum_in.path if curriculum_in else None,
+            "stage": stage,
+            "stages": stages,
+            "checkpoints": checkpoints or None,
+            "out_policy": policy.path,
+            "out_critic": critic.path,
+            "out_curriculum": curriculum.path,
+        }
+        train(parse(PpoConfig, settings, where="ppo", **inputs))
+        records.carry(history_in.path, policy.path, history.path)
+    return (policy.uri,)

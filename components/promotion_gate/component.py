@@ -1,0 +1,31 @@
+"""promotion-gate: decides whether the candidate becomes the champion."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TOOLS, install_kfp_package=False)
+def promotion_gate(
+    evaluation: dsl.Input[dsl.Artifact],
+    settings: dict,
+) -> NamedTuple("Outputs", [("promote", bool), ("why", str)]):
+    """Compares the candidate with the champion on the same test problems by a paired bootstrap.
+
+    Args:
+        evaluation: Folder from evaluate.
+        settings: Settings of the step; the table below lists them.
+
+    Returns:
+        promote: Whether the candidate beats the champion beyond the margin.
+        why: The decision's reason in one sentence.
+    """
+    from stepcoder.platform.config import parse
+    from stepcoder.platform.entry import running
+    from stepcoder.registry import GateConfig, gate
+
+    with running("promotion-gate"):
+        decision = gate(parse(GateConfig, settings, where="gate", evaluation=evaluation.path))
+    return (decision.promote, decision.why)

@@ -1,0 +1,71 @@
+"""resolve-inputs: checks what the run needs and names it by digests."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TOOLS, install_kfp_package=False)
+def resolve_inputs(
+    problems: str,
+    problem_format: str,
+    base_model: str,
+    model_name: str,
+    champion_alias: str,
+    stages: int,
+    verification: dict,
+    sft: dict,
+    ppo: dict,
+    evaluation: dict,
+    gate: dict,
+) -> NamedTuple(
+    "Outputs",
+    [("problems_digest", str), ("base_model_digest", str), ("champion_uri", str), ("champion_digest", str)],
+):
+    """Checks every input and every setting of the run before anything is spent, and turns the inputs into digests.
+
+    Never cached: the digests it gives are what makes a changed file at an unchanged address miss the cache later on.
+
+    Args:
+        problems: File of problem records, a path or an s3:// address.
+        problem_format: Format of the records (apps_plus, leetcode, humaneval or mbpp).
+        base_model: Hugging Face id, checkpoint folder or s3:// address.
+        model_name: Name in the MLflow model registry.
+        champion_alias: Alias of the best registered version.
+        stages: Number of PPO stages.
+        verification: Settings of verify-dataset, checked here only.
+        sft: Settings of sft, checked here only.
+        ppo: Settings of ppo-stage, checked here only.
+        evaluation: Settings of evaluate, checked here only.
+        gate: Settings of promotion-gate, checked here only.
+
+    Returns:
+        problems_digest: SHA-256 of the problem records.
+        base_model_digest: SHA-256 of the checkpoint, or the commit of a Hugging Face id.
+        champion_uri: Where the champion's weights are; empty when there is none.
+        champion_digest: Digest of the champion's weights; empty when there is none.
+    """
+    from stepcoder.platform.entry import running
+    from stepcoder.preflight import preflight
+
+    with running("resolve-inputs"):
+        settings = {"verification": verification, "sft": sft, "ppo": ppo, "evaluation": evaluation, "gate": gate}
+        resolved = preflight(
+            {
+                "problems": problems,
+                "problem_format": problem_format,
+                "base_model": base_model,
+                "model_name": model_name,
+                "champion_alias": champion_alias,
+            },
+            settings,
+            stages=stages,
+        )
+    return (
+        resolved.problems_digest,
+        resolved.base_model_digest,
+        resolved.champion_uri,
+        resolved.champion_digest,
+    )

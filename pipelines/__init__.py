@@ -1,0 +1,1 @@
+"""Composition of the components into a pipeline, and the ways to compile and run it."""

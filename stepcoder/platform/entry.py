@@ -1,0 +1,60 @@
+"""What surrounds a step's function wherever it is started from: logs, signals, and how a fault is told."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from stepcoder.errors import StepCoderError
+from stepcoder.platform import logs, tracking
+
+FAILED = "failed"
+"""The event of a log line that says why a step failed; one line a fault."""
+
+
+@contextmanager
+def running(step: str) -> Iterator[None]:
+    """Surrounds the work of one step: sets up the log, and turns a fault into log lines and an exit status.
+
+    A fault of ours is told without a traceback, any other one with it. Inside a pipeline the fault is written to the
+    pipeline's MLflow run too, where `notify` finds it. SIGTERM ends the step as ctrl-C does, so that nothing
+    half-written is left.
+
+    Raises:
+        SystemExit: with status 2 for bad input, 1 for a fault at run time, 130 or 143 when interrupted.
+    """
+    logs.configure()
+    log = logs.get_logger(step)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except StepCoderError as error:
+        _tell(log, step, error)
+        raise SystemExit(error.exit_status) from error
+    except KeyboardInterrupt as error:
+        log.error("interrupted")
+        raise SystemExit(130) from error
+    except Exception as error:
+        traceback.print_exc(file=sys.stderr)
+        _tell(log, step, error)
+        raise SystemExit(1) from error
+
+
+def _tell(log: logs.Log, step: str, error: Exception) -> None:
+    text = str(error) if isinstance(error, StepCoderError) else f"{type(error).__name__}: {error}"
+    for line in text.splitlines() or [type(error).__name__]:
+        log.error(FAILED, error=line)
+    try:
+        tracking.report_failure(step, text)
+    except Exception as trouble:  # The step's own fault is what counts, and it is in the log.
+        log.debug("the failure is not in MLflow", error=str(trouble))
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
