@@ -66,7 +66,6 @@ def build(
                 base_model=base_model,
                 model_name=model_name,
                 champion_alias=champion_alias,
-                stages=stages,
                 verification=verification,
                 sft=sft,
                 ppo=ppo,

@@ -21,7 +21,7 @@ log = get_logger("resolve-inputs")
 
 DIGEST_TAG = "digest"
 """Tag of a registered model version that holds the digest of its weights."""
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+_TOKENIZER = "tokenizer_config.json"
 _WEIGHTS = (".safetensors", ".bin")
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 
@@ -140,8 +140,8 @@ def _check_checkpoint(address: str, names: list[str]) -> None:
     faults = []
     if "config.json" not in names:
         faults.append(f"{address}: has no config.json, so it is not a Hugging Face checkpoint")
-    if not any(name in names for name in _TOKENIZERS):
-        faults.append(f"{address}: has no tokenizer (looked for {', '.join(_TOKENIZERS)}); save it beside the weights")
+    if _TOKENIZER not in names:
+        faults.append(f"{address}: has no tokenizer ({_TOKENIZER}); save it beside the weights with save_pretrained()")
     if not any(name.endswith(_WEIGHTS) for name in names):
         faults.append(f"{address}: has no weights (looked for *{' and *'.join(_WEIGHTS)})")
     if faults:

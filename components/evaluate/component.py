@@ -38,3 +38,31 @@ def evaluate(
         report: The report, for Kubeflow's page of the run.
         metrics: pass@1 of each model, for Kubeflow's table of runs.
     """
+    import shutil
+    from pathlib import Path
+
+    from stepcoder.evaluation import EvaluationConfig
+    from stepcoder.evaluation import evaluate as measure
+    from stepcoder.platform import history as records
+    from stepcoder.platform.config import parse
+    from stepcoder.platform.entry import running
+
+    with running("evaluate"):
+        inputs = {
+            "dataset": dataset.path,
+            "base": base_model,
+            "base_digest": base_model_digest,
+            "sft": sft_policy.path,
+            "candidate": candidate.path,
+            "champion": champion_uri,
+            "champion_digest": champion_digest,
+            "history": [str(folder) for folder in records.steps(history.path)],
+            "measured": measurements,
+            "out": evaluation.path,
+        }
+        measured = measure(parse(EvaluationConfig, settings, where="evaluation", **inputs))
+        shutil.copyfile(Path(evaluation.path) / "report.html", report.path)
+        for name, model in measured.models.items():
+            figure = model.overall.pass_at_k["1"]
+            if figure is not None:
+                metrics.log_metric(f"{name}_pass_at_1", figure.value)

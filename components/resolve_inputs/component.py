@@ -14,7 +14,6 @@ def resolve_inputs(
     base_model: str,
     model_name: str,
     champion_alias: str,
-    stages: int,
     verification: dict,
     sft: dict,
     ppo: dict,
@@ -34,7 +33,6 @@ def resolve_inputs(
         base_model: Hugging Face id, checkpoint folder or s3:// address.
         model_name: Name in the MLflow model registry.
         champion_alias: Alias of the best registered version.
-        stages: Number of PPO stages.
         verification: Settings of verify-dataset, checked here only.
         sft: Settings of sft, checked here only.
         ppo: Settings of ppo-stage, checked here only.
@@ -61,7 +59,6 @@ def resolve_inputs(
                 "champion_alias": champion_alias,
             },
             settings,
-            stages=stages,
         )
     return (
         resolved.problems_digest,

@@ -49,7 +49,7 @@ def running(step: str) -> Iterator[None]:
 def _tell(log: logs.Log, step: str, error: Exception) -> None:
     text = str(error) if isinstance(error, StepCoderError) else f"{type(error).__name__}: {error}"
     for line in text.splitlines() or [type(error).__name__]:
-        log.error(FAILED, error=line)
+        log.error(FAILED, error=line, exit_status=getattr(error, "exit_status", 1))
     try:
         tracking.report_failure(step, text)
     except Exception as trouble:  # The step's own fault is what counts, and it is in the log.

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +118,44 @@ def publish(source: Path, address: str) -> None:
             client.delete_object(Bucket=bucket, Key=stale)
 
 
+@contextmanager
+def staged(address: str) -> Iterator[Path]:
+    """Yields an empty local folder that is published at the address on success and vanishes otherwise.
+
+    For a path it lies beside the target, so that publishing is a rename; for an object store it is temporary.
+
+    Raises:
+        StepCoderError: the disk is full, or the object store failed.
+    """
+    if not is_remote(address):
+        with publishing(Path(address)) as partial:
+            yield partial
+        return
+    with tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch:
+        folder = Path(scratch) / "staged"
+        folder.mkdir()
+        with _full_disk(folder):
+            yield folder
+        publish(folder, address)
+
+
+def remove(address: str) -> None:
+    """Deletes the file or the whole folder at an address; nothing happens when there is none.
+
+    Raises:
+        StepCoderError: the object store failed.
+    """
+    if not is_remote(address):
+        _remove(Path(address))
+        return
+    bucket, _ = _split(address)
+    objects = list_objects(address)
+    with _reporting(address):
+        client = _client()
+        for item in objects:
+            client.delete_object(Bucket=bucket, Key=item.key)
+
+
 def digest(path: Path) -> str:
     """The SHA-256 of a file, or of a folder's sorted relative names and contents, in hexadecimal.
 
@@ -131,6 +170,11 @@ def digest(path: Path) -> str:
     for file in _files(path):
         whole.update(f"{file.relative_to(path).as_posix()}\0{_file_digest(file)}\n".encode())
     return whole.hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """The SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def address_digest(address: str) -> str:
@@ -303,4 +347,4 @@ def _file_digest(path: Path) -> str:
 
 def _listing_digest(address: str, objects: list[S3Object]) -> str:
     listing = [address, *(f"{item.name}\0{item.size}\0{item.etag}" for item in objects)]
-    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
+    return text_digest("\n".join(listing))

@@ -115,3 +115,14 @@ def test_write_text_replaces_or_leaves_alone(tmp_path: Path) -> None:
     with pytest.raises(UnicodeEncodeError):
         storage.write_text(tmp_path / "deep" / "a.json", "\ud800")
     assert [(path.name, path.read_text()) for path in (tmp_path / "deep").iterdir()] == [("a.json", "2")]
+
+
+def test_staged_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with storage.staged(str(tmp_path / "out")) as folder:
+        (folder / "a").write_text("1")
+    assert (tmp_path / "out" / "a").read_text() == "1"
+    with pytest.raises(ValueError, match="wrong"), storage.staged(str(tmp_path / "other")):
+        raise ValueError("wrong")
+    storage.remove(str(tmp_path / "out"))
+    storage.remove(str(tmp_path / "out"))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,87 @@
+"""Writes everything that is generated from the code: `python -m pipelines.compile`.
+
+With `--check` nothing is written: it compares, and says what to do about a difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from kfp import compiler
+
+from components.evaluate.component import evaluate
+from components.notify.component import notify
+from components.ppo_stage.component import ppo_stage
+from components.promotion_gate.component import promotion_gate
+from components.register_model.component import register_model
+from components.resolve_inputs.component import resolve_inputs
+from components.sft.component import sft
+from components.verify_dataset.component import verify_dataset
+from pipelines.readme import readme
+from pipelines.stepcoder import build
+from pipelines.stepcoder_smoke import build_smoke
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPONENTS = {
+    "resolve-inputs": resolve_inputs,
+    "verify-dataset": verify_dataset,
+    "sft": sft,
+    "ppo-stage": ppo_stage,
+    "evaluate": evaluate,
+    "promotion-gate": promotion_gate,
+    "register-model": register_model,
+    "notify": notify,
+}
+
+
+def generate() -> dict[str, str]:
+    """Every generated file: its path in the repository, and its text."""
+    files = {}
+    with tempfile.TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = Path(scratch) / "compiled.yaml"
+        for name, component in COMPONENTS.items():
+            folder = f"components/{name.replace('-', '_')}"
+            compiler.Compiler().compile(component, str(path))
+            files[f"{folder}/component.yaml"] = path.read_text()
+            files[f"{folder}/README.md"] = readme(name, component)
+        for file, pipeline in (("stepcoder", build()), ("stepcoder_smoke", build_smoke())):
+            compiler.Compiler().compile(pipeline, str(path))
+            files[f"pipelines/{file}.yaml"] = path.read_text()
+    return files
+
+
+def differing(root: Path = ROOT) -> list[str]:
+    """Paths of generated files that are missing or not what the code gives."""
+    return [name for name, text in generate().items() if not _same(root / name, text)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns 1 when `--check` finds a difference."""
+    parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not up to date")
+    if parser.parse_args(arguments).check:
+        names = differing()
+        for name in names:
+            print(f"{name}: is not what the code gives", file=sys.stderr)
+        if names:
+            print("Run `make compile` and commit what it writes.", file=sys.stderr)
+        return 1 if names else 0
+    for name, text in generate().items():
+        if not _same(ROOT / name, text):
+            (ROOT / name).write_text(text)
+            print(f"wrote {name}")
+    return 0
+
+
+def _same(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text() == text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
