@@ -14,6 +14,10 @@ from typing import Any
 MAX_DEPTH = 200
 
 
+class TooDeepError(ValueError):
+    """A value is nested deeper than `MAX_DEPTH`."""
+
+
 class Opaque:
     """A value of a type that has no encoding. It equals nothing, itself included."""
 
@@ -33,10 +37,10 @@ def encode(value: Any, depth: int = 0) -> Any:
     """Turns a value into JSON data. Types are matched exactly: a subclass is opaque.
 
     Raises:
-        ValueError: the value is nested deeper than `MAX_DEPTH`.
+        TooDeepError: the value is nested deeper than `MAX_DEPTH`.
     """
     if depth > MAX_DEPTH:
-        raise ValueError(f"value nested deeper than {MAX_DEPTH}")
+        raise TooDeepError(f"value nested deeper than {MAX_DEPTH}")
     kind = type(value)
     if value is None or kind is bool or kind is str:
         return value
@@ -45,6 +49,8 @@ def encode(value: Any, depth: int = 0) -> Any:
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is list:
+        if _is_plain(value):
+            return value
         return [encode(item, depth + 1) for item in value]
     if kind is dict:
         if all(type(key) is str and not key.startswith("$") for key in value):
@@ -59,6 +65,14 @@ def encode(value: Any, depth: int = 0) -> Any:
     if kind is Opaque:
         return {"$opaque": value.type_name}
     return {"$opaque": kind.__name__}
+
+
+def _is_plain(items: list[Any]) -> bool:
+    """Whether a list is its own encoding: only strings, or only small integers. Decided at the speed of C."""
+    kinds = set(map(type, items))
+    if kinds == {int}:
+        return bool(-(2**53) < min(items) and max(items) < 2**53)
+    return kinds == {str}
 
 
 def decode(data: Any) -> Any:

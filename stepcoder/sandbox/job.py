@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
 
-from stepcoder.problems.problem import Test
+from stepcoder.problems.problem import Problem, Test
 
 
 class Outcome(StrEnum):
@@ -131,3 +131,18 @@ class Sandbox(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exception: object) -> None: ...
+
+
+def job_of(
+    problem: Problem, program: str, *, limits: Limits | None = None, trace: bool = True, id: str | None = None
+) -> Job:
+    """The job that judges a program by a problem's tests; its id is the problem's unless another is given."""
+    return Job(
+        id=problem.id if id is None else id,
+        program=program,
+        tests=problem.tests,
+        entry_point=problem.entry_point,
+        preamble=problem.preamble,
+        limits=limits or Limits(),
+        trace=trace,
+    )

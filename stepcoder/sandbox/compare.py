@@ -1,0 +1,206 @@
+"""Whether what a program claims is what a test expects: pure, and safe on any claim.
+
+The rules are those of STEPCODER.md section 1: booleans, integers and floats are equal by value; a tuple equals a list
+at every depth; where a float is expected, 1e-6 relative or 1e-9 absolute is close enough; everything else needs the
+exact type; an opaque value equals nothing. Decided here: NaN equals NaN, so that a reference that returns it passes its
+own tests; sets are equal by elements and dictionaries by keys, under the same rules.
+
+Claims stay tagged JSON, as `stepcoder.problems.values` writes it, and are never built into sets or dictionaries: keys
+chosen to collide would hang the judge.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from stepcoder.problems import values
+
+RELATIVE = 1e-6
+ABSOLUTE = 1e-9
+UNMATCHED_ELEMENTS = 200
+"""So many elements of a set are tried against one another for closeness; more than that are unequal."""
+
+
+class MalformedError(ValueError):
+    """A claim that `values.encode` cannot have written."""
+
+
+def matches(expected: Any, claim: Any, depth: int = 0) -> bool:
+    """Whether tagged JSON stands for a value equal to `expected`.
+
+    Raises:
+        MalformedError: the claim is no encoding of a value.
+    """
+    if depth > values.MAX_DEPTH:
+        return False
+    kind = type(expected)
+    if kind in (bool, int, float):
+        return _number_matches(expected, _number(claim))
+    if kind is list or kind is tuple:
+        items = _payload(claim, "$tuple") if type(claim) is dict else claim
+        if type(items) is not list or len(items) != len(expected):
+            return False
+        return all(matches(left, right, depth + 1) for left, right in zip(expected, items, strict=True))
+    if kind is str or expected is None:
+        return type(claim) is kind and bool(claim == expected)
+    if kind is dict:
+        return _dictionary_matches(expected, claim, depth)
+    if kind is set or kind is frozenset:
+        return _set_matches(expected, _payload(claim, f"${kind.__name__}"), depth)
+    if kind is bytes:
+        return bool(_payload(claim, "$bytes") == expected.hex())
+    if kind is complex:
+        parts = _payload(claim, "$complex")
+        return type(parts) is list and _number_matches(expected, complex(_float(parts[0]), _float(parts[1])))
+    return False
+
+
+def output_matches(expected: str, actual: str) -> bool:
+    """Whether two standard outputs agree line by line, trailing blanks and final empty lines apart."""
+    return expected == actual or lines_of(expected) == lines_of(actual)
+
+
+def lines_of(output: str) -> list[str]:
+    """The lines that count: without trailing blanks, without empty ones at the end."""
+    lines = [line.rstrip() for line in output.split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def is_well_formed(claim: Any) -> bool:
+    """Whether tagged JSON is an encoding of a value, looked at without building the value."""
+    stack = [claim]
+    while stack:
+        data = stack.pop()
+        if type(data) is list:
+            stack += data
+        elif type(data) is dict:
+            tag = next((key for key in data if key.startswith("$")), None)
+            if tag is None:
+                stack += data.values()
+            elif len(data) > 1 or not _is_tagged(tag, data[tag], stack):
+                return False
+    return True
+
+
+def _is_tagged(tag: str, payload: Any, stack: list[Any]) -> bool:
+    match tag:
+        case "$tuple" | "$set" | "$frozenset":
+            stack.append(payload)
+            return type(payload) is list
+        case "$dict":
+            if type(payload) is not list or not all(type(pair) is list and len(pair) == 2 for pair in payload):
+                return False
+            stack.append(payload)
+            return True
+        case "$int" | "$float" | "$bytes" | "$opaque":
+            return type(payload) is str
+        case "$complex":
+            return type(payload) is list and len(payload) == 2 and all(type(part) is str for part in payload)
+    return False
+
+
+def _number(claim: Any) -> float | None:
+    """The number that a claim stands for, None if it is no number."""
+    kind = type(claim)
+    if kind is int or kind is float or kind is bool:
+        number: float = claim
+        return number
+    if kind is dict:
+        if "$int" in claim:
+            return _integer(claim["$int"])
+        if "$float" in claim:
+            return _float(claim["$float"])
+    return None
+
+
+def _integer(text: Any) -> int:
+    try:
+        return int(text, 16)
+    except (TypeError, ValueError) as error:
+        raise MalformedError(f"not an integer: {str(text)[:40]!r}") from error
+
+
+def _float(text: Any) -> float:
+    try:
+        return float(text) if type(text) is str and len(text) < 64 else float("")
+    except ValueError as error:
+        raise MalformedError(f"not a float: {str(text)[:40]!r}") from error
+
+
+def _number_matches(expected: complex, actual: complex | None) -> bool:
+    if actual is None:
+        return False
+    if isinstance(expected, complex) or isinstance(actual, complex):
+        left, right = complex(expected), complex(actual)
+        return _number_matches(left.real, right.real) and _number_matches(left.imag, right.imag)
+    if actual == expected:
+        return True
+    if type(expected) is not float:
+        return False
+    try:
+        close = math.isclose(expected, actual, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+    except OverflowError:  # an integer beyond all floats
+        return False
+    return close or (math.isnan(expected) and math.isnan(actual))
+
+
+def _payload(claim: Any, tag: str) -> Any:
+    return claim.get(tag) if type(claim) is dict else None
+
+
+def _dictionary_matches(expected: dict[Any, Any], claim: Any, depth: int) -> bool:
+    if type(claim) is not dict:
+        return False
+    if not any(key.startswith("$") for key in claim):
+        # All keys of the claim are strings, and equal keys of the expectation can only be strings.
+        return claim.keys() == expected.keys() and all(
+            matches(value, claim[key], depth + 1) for key, value in expected.items()
+        )
+    pairs = _payload(claim, "$dict")
+    if type(pairs) is not list or len(pairs) != len(expected):
+        return False
+    rest = dict(expected)
+    for key_claim, value_claim in pairs:
+        found = _take(rest, key_claim, depth)
+        if found is None or not matches(found[1], value_claim, depth + 1):
+            return False
+    return True
+
+
+def _set_matches(expected: set[Any] | frozenset[Any], items: Any, depth: int) -> bool:
+    if type(items) is not list or len(items) != len(expected):
+        return False
+    rest = dict.fromkeys(expected)
+    return all(_take(rest, item, depth) is not None for item in items)
+
+
+def _take(rest: dict[Any, Any], claim: Any, depth: int) -> tuple[Any, Any] | None:
+    """Removes the entry whose key a claim stands for, and returns it."""
+    key = _key(claim)
+    if key is not _NO_KEY and key in rest:
+        return key, rest.pop(key)
+    if len(rest) <= UNMATCHED_ELEMENTS:
+        for candidate in rest:
+            if matches(candidate, claim, depth + 1):
+                return candidate, rest.pop(candidate)
+    return None
+
+
+_NO_KEY = object()
+
+
+def _key(claim: Any) -> Any:
+    """The scalar, or tuple of scalars, that a claim stands for; `_NO_KEY` for anything else."""
+    if claim is None or type(claim) is str:
+        return claim
+    number = _number(claim)
+    if number is not None:
+        return number
+    items = _payload(claim, "$tuple")
+    if type(items) is list:
+        keys = [_NO_KEY if type(_payload(item, "$tuple")) is list else _key(item) for item in items]
+        return _NO_KEY if any(key is _NO_KEY for key in keys) else tuple(keys)
+    return _NO_KEY

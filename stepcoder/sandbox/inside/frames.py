@@ -1,0 +1,55 @@
+"""Messages over a stream socket: four bytes of length, then one byte that says what it is, then the payload."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+HEADER = struct.Struct("<I")
+
+# From the judge to a child.
+JOB = b"J"  # JSON: program, preamble, entry point, mode, limits
+CODE = b"K"  # marshalled code of the program, in both directions; the judge never looks into it
+PREAMBLE = b"P"  # the same for the preamble
+TEST = b"T"  # JSON: one test's input
+# From a child to the judge.
+COMPILED = b"C"  # JSON: statement spans; sent before any statement of the program ran
+REJECTED = b"E"  # JSON: the program does not compile
+BROKEN = b"B"  # JSON: the preamble does not compile or run, which is the dataset's fault
+LOADED = b"L"  # JSON: the module level ran, or what it raised
+CLAIM = b"R"  # JSON: what one test showed
+ASK = b"A"  # JSON: a checker calls the candidate
+
+
+def pack(kind: bytes, payload: bytes) -> bytes:
+    """One message, ready to be written."""
+    return HEADER.pack(len(payload) + 1) + kind + payload
+
+
+def send(descriptor: int, kind: bytes, payload: bytes) -> None:
+    """Writes one message to a blocking descriptor."""
+    rest = memoryview(pack(kind, payload))
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
+def receive(descriptor: int) -> tuple[bytes, bytes]:
+    """Reads one message from a blocking descriptor: its kind and payload.
+
+    Raises:
+        EOFError: the other side is gone.
+    """
+    (length,) = HEADER.unpack(_exactly(descriptor, HEADER.size))
+    body = _exactly(descriptor, length)
+    return body[:1], body[1:]
+
+
+def _exactly(descriptor: int, size: int) -> bytes:
+    parts = []
+    while size:
+        part = os.read(descriptor, min(size, 1 << 20))
+        if not part:
+            raise EOFError
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,76 @@
+"""The names a program finds in scope before its first line, and the modules that a zygote has ready.
+
+The usual contest modules, and the public names of some of them; no builtin is hidden (`operator.pow` and `math.pow`
+would break `pow(a, b, m)`).
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+from _sitebuiltins import Quitter
+from types import ModuleType
+from typing import Any
+
+MODULES = (
+    "sys",
+    "itertools",
+    "collections",
+    "math",
+    "heapq",
+    "bisect",
+    "re",
+    "string",
+    "functools",
+    "operator",
+    "random",
+    "copy",
+    "datetime",
+)
+"""In scope by name."""
+
+STARS = ("typing", "collections", "itertools", "functools", "heapq", "math", "string", "operator", "bisect")
+"""Their public names are in scope."""
+
+READY = (
+    *("abc", "array", "calendar", "cmath", "contextlib", "dataclasses", "decimal", "enum", "fractions", "io", "json"),
+    *("numbers", "os", "queue", "statistics", "struct", "textwrap", "threading", "time", "traceback", "types"),
+    "sortedcontainers",
+)
+"""Imported before a program comes, because many import them; one that is not installed is left out."""
+
+
+def names() -> dict[str, Any]:
+    """A new namespace of what is in scope, without `__name__`; imports everything that should be ready."""
+    # The interpreter starts without `site`, which would define these two.
+    for name in ("exit", "quit"):
+        setattr(builtins, name, Quitter(name, "Ctrl-D"))
+    for module in READY:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            continue
+    scope: dict[str, Any] = {}
+    for module in STARS:
+        scope.update(_public(importlib.import_module(module)))
+    for module in MODULES:
+        scope[module] = importlib.import_module(module)
+    scope["bisect"] = _callable_bisect()
+    return scope
+
+
+def _public(module: ModuleType) -> dict[str, Any]:
+    exported = getattr(module, "__all__", None) or [name for name in vars(module) if not name.startswith("_")]
+    return {name: getattr(module, name) for name in exported if not hasattr(builtins, name)}
+
+
+def _callable_bisect() -> ModuleType:
+    """The module `bisect`, which can also be called like the function of that name: both are in scope."""
+    import bisect
+
+    class Bisect(ModuleType):
+        __call__ = staticmethod(bisect.bisect)
+
+    module = Bisect("bisect", bisect.__doc__)
+    module.__dict__.update({name: value for name, value in vars(bisect).items() if name != "__name__"})
+    return module

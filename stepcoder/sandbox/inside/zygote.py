@@ -1,0 +1,145 @@
+"""The process that programs are forked from: started by exec with an empty environment, single-threaded.
+
+It knows two requests. FORK comes with descriptors (link to the judge, standard input, standard output, probe memory),
+which the new process takes over; REAP ends a process, and whatever it started, and reports how it ended. Code, inputs
+and answers never pass through here. When the judge is gone, so are all children.
+
+Run as `python -S zygote.py CONTROL PACKAGE_ROOT LIBRARY...`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import socket
+import struct
+import sys
+from types import ModuleType
+from typing import NoReturn
+
+REQUEST = struct.Struct("<ci")  # FORK or REAP, and the pid to reap
+FORK, REAP = b"F", b"R"
+FORKED = struct.Struct("<i")  # pid, with its pidfd attached
+REAPED = struct.Struct("<id")  # wait status, CPU seconds
+READY = struct.Struct("<q")  # bytes of address space in use
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+STACK_BYTES = 96 << 20  # deep recursion through C code; the gap that the kernel keeps free for it is 128 MiB
+OPEN_FILES = 64
+
+
+def main() -> None:
+    """Prepares everything that children share, then serves requests until the judge hangs up."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    _make_importable(sys.argv[2])
+    sys.path += sys.argv[3:]
+    from stepcoder.sandbox.inside import child, scope
+
+    names = scope.names()
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _lower(resource.RLIMIT_CORE, 0)
+    _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
+    _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES if hard < 0 else min(STACK_BYTES, hard), hard))
+    sys.argv = ["program.py"]
+    sys.dont_write_bytecode = True
+    sys.setrecursionlimit(sys.getrecursionlimit() + child.FRAMES_BELOW)
+    os.environ.clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "stepcoder"]:
+        del sys.modules[name]
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    with open("/proc/self/statm") as pages:
+        address_space = int(pages.read().split()[0]) * resource.getpagesize()
+    control.send(READY.pack(address_space))
+
+    def become_child(descriptors: list[int]) -> NoReturn:
+        link, stdin, stdout, probe_memory = descriptors
+        control.close()
+        os.setsid()
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os.dup2(stdin, 0)
+        os.dup2(stdout, 1)
+        os.close(stdin)
+        os.close(stdout)
+        child.main(link, probe_memory, names, address_space)
+
+    live: set[int] = set()
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, REQUEST.size, 8)
+        if not message:
+            break
+        request, pid = REQUEST.unpack(message)
+        if request == FORK:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    become_child(descriptors)
+                except BaseException:  # the judge hung up, or the machine is out of something
+                    os._exit(70)
+            live.add(pid)
+            pidfd = os.pidfd_open(pid)
+            socket.send_fds(control, [FORKED.pack(pid)], [pidfd])
+            for descriptor in (*descriptors, pidfd):
+                os.close(descriptor)
+        else:
+            control.send(REAPED.pack(*_reap(pid, live)))
+    for pid in list(live):
+        _reap(pid, live)
+
+
+def _reap(pid: int, live: set[int]) -> tuple[int, float]:
+    """Ends a child and everything it started: its wait status and CPU seconds."""
+    _kill(os.kill, pid)
+    _kill(os.killpg, pid)
+    _, status, usage = os.wait4(pid, 0)
+    live.discard(pid)
+    # Orphans of the child became children of this process.
+    while strays := _strays(live):
+        for stray in strays:
+            _kill(os.kill, stray)
+            os.waitpid(stray, 0)
+    return status, usage.ru_utime + usage.ru_stime
+
+
+def _strays(live: set[int]) -> list[int]:
+    if not live:
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return []
+    with open(f"/proc/self/task/{os.getpid()}/children") as children:
+        return [pid for pid in map(int, children.read().split()) if pid not in live]
+
+
+def _kill(how: object, pid: int) -> None:
+    try:
+        how(pid, signal.SIGKILL)  # type: ignore[operator]
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _lower(which: int, amount: int) -> None:
+    _, hard = resource.getrlimit(which)
+    amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+    resource.setrlimit(which, (amount, amount))
+
+
+def _make_importable(package_root: str) -> None:
+    """Makes `stepcoder.*` importable without running any `__init__.py`, which would import pydantic."""
+    for name in ("stepcoder", "stepcoder.problems", "stepcoder.sandbox", "stepcoder.sandbox.inside"):
+        package = ModuleType(name)
+        package.__path__ = [os.path.join(package_root, *name.split(".")[1:])]
+        sys.modules[name] = package
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""A problem's tests in the form in which they are judged: what a child may see apart from what it may not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from stepcoder.problems import values
+from stepcoder.problems.problem import CallTest, CheckTest, StdinTest, Test
+from stepcoder.sandbox.inside import frames
+
+
+@dataclass(frozen=True)
+class PreparedTest:
+    """One test; only `request` goes to the process that holds the program."""
+
+    test: Test
+    request: bytes
+    """A packed message with the call's arguments, or the bytes of standard input."""
+    encoded: Any = None
+    """The expected value as tagged JSON, for a quick comparison; None where that would be wrong."""
+
+
+@dataclass(frozen=True)
+class PreparedTests:
+    """All tests of a problem, and the hash of their content."""
+
+    tests: tuple[PreparedTest, ...]
+    digest: bytes
+
+
+def prepare(tests: tuple[Test, ...]) -> PreparedTests:
+    """Encodes each test once, however many programs it will judge."""
+    digest = hashlib.sha256()
+    for test in tests:
+        digest.update(test.model_dump_json().encode(errors="surrogatepass"))
+        digest.update(b"\n")
+    return PreparedTests(tuple(_prepare(test, index) for index, test in enumerate(tests)), digest.digest())
+
+
+def _prepare(test: Test, index: int) -> PreparedTest:
+    match test:
+        case CallTest():
+            call = {
+                "test": index,
+                "args": [values.encode(value) for value in test.args],
+                "kwargs": {name: values.encode(value) for name, value in test.kwargs.items()},
+            }
+            request = frames.pack(frames.TEST, json.dumps(call, separators=(",", ":")).encode())
+            encoded = values.encode(test.expected)
+            # An opaque expectation equals nothing, not even its own encoding.
+            return PreparedTest(test, request, None if "$opaque" in json.dumps(encoded) else encoded)
+        case StdinTest():
+            return PreparedTest(test, test.stdin.encode(errors="surrogateescape"))
+        case CheckTest():
+            return PreparedTest(test, b"")

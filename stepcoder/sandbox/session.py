@@ -1,0 +1,243 @@
+"""One child in use: what is sent to it, what it claims, and how it ended.
+
+Everything that comes from a child after its program started is a claim of the program's: it is checked for form here,
+and whoever sends more than was asked for is told apart.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from stepcoder.sandbox.inside import frames
+from stepcoder.sandbox.job import Job, Outcome, Span, TestResult
+from stepcoder.sandbox.processes import Child, EndedError, Zygote, ZygoteError, memory_file, signal_name
+
+MODULE_NAME = "solution"
+TAIL_BYTES = 1000
+COMPILED_BYTES = 256 << 20
+"""The longest message before the program runs: spans and code."""
+SLACK_BYTES = 1 << 16
+"""A claim may be longer than its value by so much."""
+
+
+class UnjudgeableError(Exception):
+    """The dataset is at fault: the preamble does not compile or run, or a check fails by itself."""
+
+
+@dataclass
+class Program:
+    """What is known of a job's program, over all its children."""
+
+    probes: int
+    """A memfd with a byte for each statement, shared by all children."""
+    probe_bytes: int
+    """Its size; 0 when statements are not recorded."""
+    preamble: bytes | None = None
+    code: bytes | None = None
+    """Marshalled code as the first child compiled it, before the program ran. The judge only passes it on."""
+    spans: list[Span] = field(default_factory=list)
+    calls_itself: bool = False
+    rejection: TestResult | None = None
+    """Why the program does not compile."""
+
+
+class Session:
+    """A child from its fork to its end. Used as a context manager: afterwards `output` and `status` are final."""
+
+    def __init__(self, zygote: Zygote, job: Job, program: Program, mode: str, stdin: bytes = b"") -> None:
+        self._zygote = zygote
+        self._job = job
+        self._program = program
+        self._mode = mode
+        self._stdin = memory_file(stdin)
+        self._stdout = memory_file()
+        self.ended: str | None = None
+        """Why no claim came: `exit`, `cpu`, `wall`, `flood`, `malformed` or `surplus`."""
+        self.status = 0
+        """The wait status."""
+        self.cpu_seconds = 0.0
+        self.output: bytes | None = None
+        """All of standard output, up to one byte over the limit; None before the end."""
+        self._started = False
+
+    def __enter__(self) -> Self:
+        try:
+            self._child: Child = self._zygote.fork(self._stdin, self._stdout, self._program.probes)
+        except ZygoteError:
+            self._close_files()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.status, seconds = self._zygote.reap(self._child)
+            if self.ended is not None and self._mode == "stdin":
+                self.cpu_seconds = seconds
+            if self.ended is None and self._child.has_more():
+                self.ended = "surplus"
+            self.output = os.pread(self._stdout, self._job.limits.output_bytes + 1, 0)
+        finally:
+            self._child.close()
+            self._close_files()
+
+    def start(self, *messages: bytes) -> bool:
+        """Sends the job and `messages` after it; whether the program compiles.
+
+        Raises:
+            UnjudgeableError: the preamble does not compile or run.
+            ZygoteError: the child ended before it looked at the program.
+        """
+        program, limits = self._program, self._job.limits
+        job = {
+            "program": "" if program.code else self._job.program,
+            "preamble": "" if program.preamble else self._job.preamble,
+            "entry_point": self._job.entry_point,
+            "mode": self._mode,
+            "name": "__main__" if self._mode == "stdin" else MODULE_NAME,
+            "probes": program.probe_bytes,
+            "statements": len(program.spans),
+            "calls_itself": program.calls_itself,
+            "compiled": program.code is not None,
+            "preamble_compiled": program.preamble is not None,
+            "memory": limits.memory_mib << 20,
+            "output": limits.output_bytes,
+            "cpu": int(limits.cpu_seconds * (len(self._job.tests) + 2)) + 1,
+        }
+        parts = [frames.pack(frames.JOB, json.dumps(job).encode())]
+        if program.preamble is not None:
+            parts.append(frames.pack(frames.PREAMBLE, program.preamble))
+        if program.code is not None:
+            parts.append(frames.pack(frames.CODE, program.code))
+        self._child.send(*parts, *messages)
+        try:
+            while program.code is None:
+                kind, payload = self._child.receive(limits.cpu_seconds, limits.wall_seconds, COMPILED_BYTES)
+                self._started = True
+                if kind == frames.PREAMBLE:
+                    program.preamble = payload
+                elif kind == frames.BROKEN:
+                    raise UnjudgeableError(f"the preamble fails: {json.loads(payload)['exception']}")
+                elif kind == frames.REJECTED:
+                    fault = json.loads(payload)
+                    program.rejection = TestResult(
+                        Outcome.COMPILE_ERROR, exception=fault["exception"], line=fault["line"]
+                    )
+                    return False
+                elif kind == frames.COMPILED:
+                    report = json.loads(payload)
+                    program.spans = [Span(*span) for span in report["spans"]]
+                    program.calls_itself = report["calls_itself"]
+                elif kind == frames.CODE:
+                    program.code = payload
+        except EndedError as end:
+            self.ended = end.cause
+            if end.cause == "exit" and not self._started and self._job.preamble == "" and self._child.cpu() < 0.01:
+                raise ZygoteError("a child ended before it began") from end
+            detail = {"cpu": f"compiling takes more than {limits.cpu_seconds:g} s"}.get(end.cause, "the compiler died")
+            program.rejection = TestResult(Outcome.COMPILE_ERROR, detail=detail)
+            return False
+        self._child.mark()
+        return True
+
+    def ask(self, message: bytes) -> None:
+        """Sends one test; its limits count from here."""
+        os.ftruncate(self._stdout, 0)
+        os.lseek(self._stdout, 0, os.SEEK_SET)  # the child writes at the same offset
+        self._child.mark()
+        self._child.send(message)
+
+    def loaded(self) -> dict[str, Any] | None:
+        """What the module level showed: empty, or what it raised; None if it did not come to its end.
+
+        Raises:
+            UnjudgeableError: the preamble raised.
+        """
+        message = self._receive()
+        if message is None:
+            return None
+        kind, payload = message
+        if kind == frames.BROKEN:
+            raise UnjudgeableError(f"the preamble fails: {json.loads(payload)['exception']}")
+        return self._checked(kind, payload, frames.LOADED, None)
+
+    def claim(self, index: int) -> dict[str, Any] | None:
+        """What the program claims for one test; None if no claim of that form came."""
+        message = self._receive()
+        claim = None if message is None else self._checked(*message, frames.CLAIM, index)
+        if claim is not None and self._child.has_more():
+            self.ended = "surplus"
+            return None
+        return claim
+
+    def tail(self) -> str:
+        """The end of what the program has printed since the last test was sent."""
+        output = self.output
+        if output is None:
+            size = os.fstat(self._stdout).st_size
+            output = os.pread(self._stdout, TAIL_BYTES, max(0, size - TAIL_BYTES)) if size else b""
+        return output[-TAIL_BYTES:].decode(errors="replace")
+
+    def failure(self) -> tuple[Outcome, str]:
+        """Why there was no claim: to be asked after the end."""
+        limits = self._job.limits
+        match self.ended:
+            case "cpu":
+                return Outcome.TIMEOUT, f"more than {limits.cpu_seconds:g} s of CPU time"
+            case "wall":
+                return Outcome.TIMEOUT, f"more than {limits.wall_seconds:g} s of wall-clock time"
+            case "flood" | "malformed":
+                return Outcome.SECURITY, "a report that is not the judge's own"
+            case "surplus":
+                return Outcome.SECURITY, "more than one claim for one test"
+        signalled = os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else 0
+        if signalled == signal.SIGXFSZ or len(self.output or b"") > limits.output_bytes:
+            return Outcome.OUTPUT_LIMIT, f"more than {limits.output_bytes} bytes"
+        if signalled:
+            return Outcome.RUNTIME_ERROR, f"killed by {signal_name(signalled)}"
+        return Outcome.RUNTIME_ERROR, f"exit status {os.waitstatus_to_exitcode(self.status)} without an answer"
+
+    def _receive(self) -> tuple[bytes, bytes] | None:
+        limits = self._job.limits
+        try:
+            message = self._child.receive(limits.cpu_seconds, limits.wall_seconds, limits.output_bytes + SLACK_BYTES)
+        except EndedError as end:
+            self.ended, message = end.cause, None
+        self.cpu_seconds = self._child.cpu()
+        return message
+
+    def _checked(self, kind: bytes, payload: bytes, wanted: bytes, index: int | None) -> dict[str, Any] | None:
+        try:
+            data = json.loads(payload)
+        except (ValueError, RecursionError):
+            data = None
+        if kind != wanted or type(data) is not dict or not _is_report(data) or data.get("test") != index:
+            self.ended = "malformed"
+            return None
+        return data
+
+    def _close_files(self) -> None:
+        os.close(self._stdin)
+        os.close(self._stdout)
+
+
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "test": (int,),
+    "exception": (str,),
+    "line": (int, type(None)),
+    "memory": (bool,),
+    "status": (int,),
+    "too_deep": (bool,),
+    "too_long": (int,),
+    "flushed": (bool,),
+}
+
+
+def _is_report(data: dict[str, Any]) -> bool:
+    return all(key == "value" or type(value) in _FIELDS.get(key, ()) for key, value in data.items())

@@ -1,0 +1,193 @@
+"""One slot of a pool: judges one job at a time with a zygote of its own.
+
+The slot holds the expected outputs; a child holds the program. A child gets one test's input at a time, and the next
+only after its claim, so that CPU time is counted while it waits and each claim belongs to one test.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from typing import Any
+
+from stepcoder.problems.problem import CallTest, StdinTest
+from stepcoder.sandbox import compare
+from stepcoder.sandbox.job import Job, Outcome, Statement, TestResult, Verdict
+from stepcoder.sandbox.prepared import PreparedTest, PreparedTests
+from stepcoder.sandbox.processes import Zygote, memory_file
+from stepcoder.sandbox.session import Program, Session, UnjudgeableError
+from stepcoder.sandbox.words import brief_claim, brief_value, output_difference
+
+PREAMBLES_KEPT = 256
+
+
+class Slot:
+    """Judges jobs one after another; not to be shared between threads."""
+
+    def __init__(self) -> None:
+        self._zygote: Zygote | None = None
+        self._preambles: OrderedDict[str, bytes] = OrderedDict()
+
+    def judge(self, job: Job, prepared: PreparedTests) -> Verdict:
+        """Judges one job.
+
+        Raises:
+            ZygoteError: a process of the judge is gone; the job can be tried again.
+        """
+        if self._zygote is None:
+            self._zygote = Zygote()
+        # A statement takes at least one byte of source, so there is a place for each.
+        probe_bytes = len(job.program.encode(errors="replace")) + 1 if job.trace else 0
+        program = Program(memory_file(size=probe_bytes), probe_bytes, self._preambles.get(job.preamble))
+        try:
+            results = _results(self._zygote, job, prepared, program)
+            return Verdict(job.id, overall(results), tuple(results), _statements(program))
+        except UnjudgeableError as fault:
+            return broken(job, str(fault))
+        finally:
+            os.close(program.probes)
+            if program.preamble is not None:
+                self._keep_preamble(job.preamble, program.preamble)
+
+    def restart(self) -> None:
+        """Ends the zygote; the next job starts a new one. Can be called from any thread."""
+        zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.kill()
+
+    def _keep_preamble(self, preamble: str, code: bytes) -> None:
+        self._preambles[preamble] = code
+        while len(self._preambles) > PREAMBLES_KEPT:
+            self._preambles.popitem(last=False)
+
+
+def broken(job: Job, detail: str) -> Verdict:
+    """The verdict when the judge or the dataset, not the program, is at fault."""
+    result = TestResult(Outcome.INFRA_ERROR, detail=detail)
+    return Verdict(job.id, Outcome.INFRA_ERROR, (result,) * len(job.tests))
+
+
+def overall(results: list[TestResult]) -> Outcome:
+    """The outcome of the first test that did not pass."""
+    return next((result.outcome for result in results if result.outcome is not Outcome.PASS), Outcome.PASS)
+
+
+def _results(zygote: Zygote, job: Job, prepared: PreparedTests, program: Program) -> list[TestResult]:
+    results: list[TestResult] = []
+    tests = prepared.tests
+    while len(results) < len(tests):
+        if job.limits.stop_at_first_failure and overall(results) is not Outcome.PASS:
+            return results + [TestResult(Outcome.NOT_RUN)] * (len(tests) - len(results))
+        if isinstance(tests[len(results)].test, StdinTest):
+            results.append(_run_script(zygote, job, program, tests[len(results)]))
+        else:
+            results += _run_calls(zygote, job, program, tests, len(results))
+        if program.rejection is not None:
+            return [program.rejection] + [TestResult(Outcome.NOT_RUN)] * (len(tests) - 1)
+    return results
+
+
+def _run_script(zygote: Zygote, job: Job, program: Program, test: PreparedTest) -> TestResult:
+    """One standard-input test, in a child of its own."""
+    assert isinstance(test.test, StdinTest)
+    claim = None
+    with Session(zygote, job, program, "stdin", stdin=test.request) as session:
+        if session.start():
+            claim = session.claim(0)
+    if program.rejection is not None:
+        return program.rejection
+    if claim is None and not (session.ended == "exit" and session.status == 0):
+        return _ended(session)
+    claim = claim or {}
+    if claim.get("status", 1 if "exception" in claim else 0) != 0:
+        return _failed(session, claim)
+    output = session.output or b""
+    if len(output) > job.limits.output_bytes:
+        return _result(session, claim, Outcome.OUTPUT_LIMIT, f"more than {job.limits.output_bytes} bytes")
+    actual = output.decode(errors="surrogateescape")
+    if compare.output_matches(test.test.stdout, actual):
+        return _result(session, {}, Outcome.PASS)
+    return _result(session, {}, Outcome.WRONG_ANSWER, output_difference(test.test.stdout, actual))
+
+
+def _run_calls(
+    zygote: Zygote, job: Job, program: Program, tests: tuple[PreparedTest, ...], first: int
+) -> list[TestResult]:
+    """Call tests from `first` on, in one child, up to the end or to the first that ends it."""
+    results: list[TestResult] = []
+    last = first
+    while last < len(tests) and isinstance(tests[last].test, CallTest):
+        last += 1
+    with Session(zygote, job, program, "call") as session:
+        if not session.start(tests[first].request):
+            return [TestResult(Outcome.NOT_RUN)]
+        report = session.loaded()
+        for index in range(first, last) if report == {} else ():
+            if index > first:
+                session.ask(tests[index].request)
+            claim = session.claim(index)
+            if claim is None:
+                break
+            results.append(_judge_claim(session, tests[index], claim))
+            if job.limits.stop_at_first_failure and results[-1].outcome is not Outcome.PASS:
+                break
+    if report is not None and report != {}:
+        return [_failed(session, report)] * (last - first)
+    if session.ended == "surplus" and len(results) == last - first:
+        results.pop()  # it came after the last claim
+    if session.ended is not None:
+        results.append(_ended(session))
+        if report is None:  # a program that does not load fails all of its tests alike
+            results *= last - first
+    return results
+
+
+def _judge_claim(session: Session, test: PreparedTest, claim: dict[str, Any]) -> TestResult:
+    assert isinstance(test.test, CallTest)
+    if "exception" in claim:
+        return _failed(session, claim)
+    if "too_long" in claim:
+        return _result(session, claim, Outcome.OUTPUT_LIMIT, f"a value of {claim['too_long']} bytes")
+    if "too_deep" in claim:
+        return _result(session, claim, Outcome.WRONG_ANSWER, "a value nested too deep to be right")
+    value = claim.get("value")
+    if test.encoded is not None and value == test.encoded:
+        return _result(session, claim, Outcome.PASS)
+    try:
+        if not compare.is_well_formed(value):
+            raise compare.MalformedError("no encoding of a value")
+        if "value" in claim and compare.matches(test.test.expected, value):
+            return _result(session, claim, Outcome.PASS)
+    except compare.MalformedError as error:
+        return _result(session, claim, Outcome.SECURITY, f"a forged report: {error}")
+    detail = f"expected {brief_value(test.test.expected)}, got {brief_claim(value)}"
+    return _result(session, claim, Outcome.WRONG_ANSWER, detail)
+
+
+def _failed(session: Session, claim: dict[str, Any]) -> TestResult:
+    """The program raised."""
+    return _result(session, claim, Outcome.MEMORY if claim.get("memory") else Outcome.RUNTIME_ERROR)
+
+
+def _ended(session: Session) -> TestResult:
+    """The program gave no answer."""
+    outcome, detail = session.failure()
+    return _result(session, {}, outcome, detail)
+
+
+def _result(session: Session, claim: dict[str, Any], outcome: Outcome, detail: str = "") -> TestResult:
+    return TestResult(
+        outcome,
+        exception=claim.get("exception"),
+        line=claim.get("line"),
+        cpu_seconds=session.cpu_seconds,
+        stdout_tail=session.tail(),
+        detail=detail,
+    )
+
+
+def _statements(program: Program) -> tuple[Statement, ...]:
+    if program.rejection is not None or not program.spans:
+        return ()
+    reached = os.pread(program.probes, len(program.spans), 0)
+    return tuple(Statement(span, bool(hit)) for span, hit in sorted(zip(program.spans, reached, strict=True)))
