@@ -39,7 +39,7 @@ class Entry:
     id: str
     """The record's own id, or a hash of its content."""
     source: str
-    """`format:id` where the record has an id of its own, else its place in the file."""
+    """`format:id`, wherever the record stands in the file; the place of a line that is not JSON."""
     where: str
     """Its place in the file, for messages."""
     record: Any
@@ -93,7 +93,7 @@ def _entry(row: Row, format: Format, reader: _Reader) -> Entry:
     own = row.value.get(reader.key) if isinstance(row.value, dict) else None
     named = isinstance(own, str | int) and not isinstance(own, bool) and bool(str(own).strip())
     identity = str(own) if named else content_hash(row.value)[:16]
-    source = f"{format}:{identity}" if named else row.where
+    source = f"{format}:{identity}"
     try:
         problem = reader.read(row.value, identity, source)
     except RecordError as error:
