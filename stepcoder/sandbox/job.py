@@ -57,6 +57,8 @@ class Job:
     limits: Limits = field(default_factory=Limits)
     trace: bool = True
     """Record which statements ran."""
+    run: int = 0
+    """Tells repeated runs of one program apart: an equal job may be answered by an earlier verdict, another run is not."""
 
 
 class Span(NamedTuple):
