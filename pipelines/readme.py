@@ -88,7 +88,7 @@ def _type(annotation: Any) -> str:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):
         return " or ".join("none" if part is type(None) else _type(part) for part in arguments)
-    if origin in (tuple, list):
+    if origin in (tuple, list, frozenset):
         return f"list of {_type(arguments[0])}"
     if origin is dict:
         return f"{_type(arguments[0])} to {_type(arguments[1])}"
@@ -99,4 +99,6 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     value = field.get_default(call_default_factory=True)
+    if isinstance(value, frozenset):
+        value = sorted(value)
     return "none" if value is None else f"`{json.dumps(value, default=str)}`"

@@ -139,6 +139,7 @@ def build(
                 why=decision.outputs["why"],
                 problems_digest=inputs.outputs["problems_digest"],
                 base_model_digest=inputs.outputs["base_model_digest"],
+                decision=decision.outputs["decision"],
             ),
             "register-model",
         )

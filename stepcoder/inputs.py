@@ -19,8 +19,8 @@ from stepcoder.problems import Format
 
 log = get_logger("resolve-inputs")
 
-DIGEST_TAG = "digest"
-"""Tag of a registered model version that holds the digest of its weights."""
+DIGEST_TAG = "stepcoder.policy_digest"
+"""Tag by which registration names a version's checkpoint by content."""
 _TOKENIZER = "tokenizer_config.json"
 _WEIGHTS = (".safetensors", ".bin")
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
@@ -65,6 +65,9 @@ def resolve(config: ResolveConfig) -> Resolved:
     faults: list[str] = []
 
     def attempt(what: str, address: str, find: Callable[[str], str]) -> str:
+        if not address:
+            faults.append(f"{what}: is empty")
+            return ""
         try:
             return find(address)
         except DataError as error:

@@ -50,7 +50,7 @@ SECTIONS: Final[dict[str, tuple[type[StepConfig], dict[str, Any]]]] = {
             "measured": None,
         },
     ),
-    "gate": (GateConfig, {"evaluation": "-"}),
+    "gate": (GateConfig, {"evaluation": "-", "out": None}),
 }
 """By section: the step's config, and a stand-in for each field that is an input of the step and not a setting."""
 

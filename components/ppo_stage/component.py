@@ -60,7 +60,7 @@ def ppo_stage(
             "stage": stage,
             "stages": stages,
             "checkpoints": checkpoints or None,
-            "out_policy": policy.path,
+            "out": policy.path,
             "out_critic": critic.path,
             "out_curriculum": curriculum.path,
         }

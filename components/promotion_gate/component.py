@@ -11,12 +11,14 @@ from components import images
 def promotion_gate(
     evaluation: dsl.Input[dsl.Artifact],
     settings: dict,
+    decision: dsl.Output[dsl.Artifact],
 ) -> NamedTuple("Outputs", [("promote", bool), ("why", str)]):
     """Compares the candidate with the champion on the same test problems by a paired bootstrap.
 
     Args:
         evaluation: Folder from evaluate.
         settings: Settings of the step; the table below lists them.
+        decision: Folder with decision.json: the decision and everything that it rests on.
 
     Returns:
         promote: Whether the candidate beats the champion beyond the margin.
@@ -27,5 +29,5 @@ def promotion_gate(
     from stepcoder.registry import GateConfig, gate
 
     with running("promotion-gate"):
-        decision = gate(parse(GateConfig, settings, where="gate", evaluation=evaluation.path))
-    return (decision.promote, decision.why)
+        made = gate(parse(GateConfig, settings, where="gate", evaluation=evaluation.path, out=decision.path))
+    return (made.promote, made.why)

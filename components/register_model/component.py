@@ -16,6 +16,7 @@ def register_model(
     why: str,
     problems_digest: str,
     base_model_digest: str,
+    decision: dsl.Input[dsl.Artifact],
 ) -> NamedTuple("Outputs", [("version", str)]):
     """Registers the candidate in MLflow with its lineage, and moves the alias if the gate says so.
 
@@ -27,7 +28,24 @@ def register_model(
         why: The decision's reason.
         problems_digest: Digest of the problem records.
         base_model_digest: Digest of the base model.
+        decision: Folder from promotion-gate.
 
     Returns:
         version: The new version's number.
     """
+    from stepcoder.platform.entry import running
+    from stepcoder.registry import RegisterConfig, register
+
+    with running("register-model"):
+        registration = register(
+            RegisterConfig(
+                policy=policy_uri,
+                model_name=model_name,
+                champion_alias=champion_alias,
+                promote=promote,
+                why=why,
+                decision=decision.path,
+                parents=(f"problems={problems_digest}", f"base_model={base_model_digest}"),
+            )
+        )
+    return (registration.version,)

@@ -1,0 +1,49 @@
+"""The end of a run is told in one line, and telling it never fails."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from stepcoder.notify import NotifyConfig, notify
+from stepcoder.platform import tracking
+
+
+@pytest.fixture
+def pipeline_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow.store.tracking.sqlalchemy_store", reason="the database store needs the full mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv(tracking.RUN_ID, "weekly-7")
+
+
+def status_in_mlflow() -> str:
+    client = tracking.client()
+    run = tracking.parent_run(client, tracking.experiment_id(client))
+    return str(client.get_run(run).info.status)
+
+
+def test_a_failure_names_the_step_and_its_own_words(pipeline_run: None) -> None:
+    tracking.report_failure("sft", "the dataset holds no problems")
+    message = notify(NotifyConfig(status="FAILED", error="Task run failed."))
+    assert "failed_step=sft" in message
+    assert "error=the dataset holds no problems" in message
+    assert status_in_mlflow() == "FAILED"
+
+
+def test_an_early_failure_that_a_retry_mended_is_not_told(pipeline_run: None) -> None:
+    tracking.report_failure("sft", "the object store was away")
+    message = notify(NotifyConfig(status="SUCCEEDED"))
+    assert "sft" not in message
+    assert status_in_mlflow() == "FINISHED"
+
+
+def test_without_mlflow_the_run_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(tracking.RUN_ID, "weekly-7")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free.getsockname()[1]}")
+        message = notify(NotifyConfig(status="FAILED", error="Task run failed."))
+    assert "status=FAILED" in message
+    assert "error=Task run failed." in message
