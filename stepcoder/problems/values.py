@@ -49,7 +49,7 @@ def encode(value: Any, depth: int = 0) -> Any:
     if kind is float:
         return value if math.isfinite(value) else {"$float": repr(value)}
     if kind is list:
-        if _is_plain(value):
+        if is_plain(value):
             return value
         return [encode(item, depth + 1) for item in value]
     if kind is dict:
@@ -67,11 +67,11 @@ def encode(value: Any, depth: int = 0) -> Any:
     return {"$opaque": kind.__name__}
 
 
-def _is_plain(items: list[Any]) -> bool:
+def is_plain(items: list[Any]) -> bool:
     """Whether a list is its own encoding: only strings, or only small integers. Decided at the speed of C."""
     kinds = set(map(type, items))
     if kinds == {int}:
-        return bool(-(2**53) < min(items) and max(items) < 2**53)
+        return bool(min(items) > -(2**53) and max(items) < 2**53)
     return kinds == {str}
 
 

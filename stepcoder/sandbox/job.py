@@ -58,7 +58,7 @@ class Job:
     trace: bool = True
     """Record which statements ran."""
     run: int = 0
-    """Tells repeated runs of one program apart: an equal job may be answered by an earlier verdict, another run is not."""
+    """Tells repeated runs of one program apart: an equal job may be answered by an earlier verdict, another run not."""
 
 
 class Span(NamedTuple):

@@ -53,6 +53,7 @@ class Zygote:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
+        self._live = 0
         self.folder = Path(tempfile.mkdtemp(prefix="stepcoder-sandbox-"))
         self._room = self.folder / "room"
         self._room.mkdir()
@@ -96,7 +97,8 @@ class Zygote:
         Raises:
             ZygoteError: the zygote does not answer.
         """
-        self._clean_room()
+        if not self._live:  # a program and its check run at the same time
+            self._clean_room()
         ours, theirs = socket.socketpair()
         try:
             request = zygote.REQUEST.pack(zygote.FORK, 0)
@@ -109,6 +111,7 @@ class Zygote:
             raise ZygoteError(f"the zygote does not fork: {error}") from error
         finally:
             theirs.close()
+        self._live += 1
         return Child(zygote.FORKED.unpack(message)[0], descriptors[0], ours)
 
     def reap(self, child: Child) -> tuple[int, float]:
@@ -125,6 +128,7 @@ class Zygote:
             status, seconds = zygote.REAPED.unpack(self._reply(zygote.REAPED.size))
         except OSError as error:
             raise ZygoteError(f"the zygote does not reap: {error}") from error
+        self._live -= 1
         return status, seconds
 
     def kill(self) -> None:
@@ -196,6 +200,10 @@ class Child:
         self._cpu_mark += self.cpu()
         self._wall_mark = time.monotonic()
 
+    def mark_wall(self) -> None:
+        """The wall-clock limit counts from here; the CPU limit goes on."""
+        self._wall_mark = time.monotonic()
+
     def send(self, *messages: bytes) -> None:
         """Queues packed messages. What a child does not read at once leaves during `receive`, under its limits."""
         self._outbox += b"".join(messages)
@@ -205,7 +213,7 @@ class Child:
         """The next message, its kind and payload, within limits that count from the last `mark`.
 
         Raises:
-            EndedError: the process ended, used up a limit, or sent a message longer than `most` bytes. It may still live.
+            EndedError: the process ended, used up a limit (it may still live), or sent more than `most` bytes.
         """
         gone = False
         while True:

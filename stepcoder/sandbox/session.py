@@ -147,10 +147,15 @@ class Session:
         return True
 
     def ask(self, message: bytes) -> None:
-        """Sends one test; its limits count from here."""
+        """Sends one test, or one call of a check; its limits count from here."""
         os.ftruncate(self._stdout, 0)
         os.lseek(self._stdout, 0, os.SEEK_SET)  # the child writes at the same offset
         self._child.mark()
+        self._child.send(message)
+
+    def answer(self, message: bytes) -> None:
+        """Sends a check what its call gave; its CPU time goes on counting, waiting does not."""
+        self._child.mark_wall()
         self._child.send(message)
 
     def loaded(self) -> dict[str, Any] | None:
@@ -167,16 +172,53 @@ class Session:
             raise UnjudgeableError(f"the preamble fails: {json.loads(payload)['exception']}")
         return self._checked(kind, payload, frames.LOADED, None)
 
-    def claim(self, index: int) -> dict[str, Any] | None:
-        """What the program claims for one test; None if no claim of that form came."""
-        message = self._receive()
+    def claim(self, index: int, spent: float = 0.0) -> dict[str, Any] | None:
+        """What the program claims for one test; None if no claim of that form came.
+
+        Args:
+            index: the test's number.
+            spent: CPU seconds of this test's limit that are used up already.
+        """
+        message = self._receive(spent)
         claim = None if message is None else self._checked(*message, frames.CLAIM, index)
         if claim is not None and self._child.has_more():
             self.ended = "surplus"
             return None
         return claim
 
-    def tail(self) -> str:
+    def asked(self) -> tuple[bytes, dict[str, Any]] | None:
+        """What a check says next: `ASK` with a call's arguments, or its `CLAIM`; None if it ended otherwise."""
+        message = self._receive()
+        if message is None:
+            return None
+        kind, payload = message
+        if kind == frames.BROKEN:
+            raise UnjudgeableError(f"the preamble fails: {json.loads(payload)['exception']}")
+        data: dict[str, Any] = json.loads(payload)
+        return kind, data
+
+    def result(self, outcome: Outcome, claim: dict[str, Any] | None = None, detail: str = "") -> TestResult:
+        """A test's result, with what this child showed."""
+        claim = claim or {}
+        return TestResult(
+            outcome,
+            exception=claim.get("exception"),
+            line=claim.get("line"),
+            cpu_seconds=self.cpu_seconds,
+            stdout_tail=self._tail(),
+            detail=detail,
+        )
+
+    def raised(self, claim: dict[str, Any]) -> TestResult:
+        """The result when the program raised."""
+        return self.result(Outcome.MEMORY if claim.get("memory") else Outcome.RUNTIME_ERROR, claim)
+
+    def silent(self) -> TestResult:
+        """The result when the program gave no answer: to be asked after the end."""
+        outcome, detail = self._silence()
+        return self.result(outcome, detail=detail)
+
+    def _tail(self) -> str:
         """The end of what the program has printed since the last test was sent."""
         output = self.output
         if output is None:
@@ -184,8 +226,7 @@ class Session:
             output = os.pread(self._stdout, TAIL_BYTES, max(0, size - TAIL_BYTES)) if size else b""
         return output[-TAIL_BYTES:].decode(errors="replace")
 
-    def failure(self) -> tuple[Outcome, str]:
-        """Why there was no claim: to be asked after the end."""
+    def _silence(self) -> tuple[Outcome, str]:
         limits = self._job.limits
         match self.ended:
             case "cpu":
@@ -203,10 +244,11 @@ class Session:
             return Outcome.RUNTIME_ERROR, f"killed by {signal_name(signalled)}"
         return Outcome.RUNTIME_ERROR, f"exit status {os.waitstatus_to_exitcode(self.status)} without an answer"
 
-    def _receive(self) -> tuple[bytes, bytes] | None:
+    def _receive(self, spent: float = 0.0) -> tuple[bytes, bytes] | None:
         limits = self._job.limits
         try:
-            message = self._child.receive(limits.cpu_seconds, limits.wall_seconds, limits.output_bytes + SLACK_BYTES)
+            cpu_seconds, most = limits.cpu_seconds - spent, limits.output_bytes + SLACK_BYTES
+            message = self._child.receive(cpu_seconds, limits.wall_seconds, most)
         except EndedError as end:
             self.ended, message = end.cause, None
         self.cpu_seconds = self._child.cpu()
@@ -230,9 +272,11 @@ class Session:
 _FIELDS: dict[str, tuple[type, ...]] = {
     "test": (int,),
     "exception": (str,),
+    "type": (str,),
     "line": (int, type(None)),
     "memory": (bool,),
     "status": (int,),
+    "graph": (dict,),
     "too_deep": (bool,),
     "too_long": (int,),
     "flushed": (bool,),

@@ -10,8 +10,9 @@ import os
 from collections import OrderedDict
 from typing import Any
 
-from stepcoder.problems.problem import CallTest, StdinTest
+from stepcoder.problems.problem import CallTest, CheckTest, StdinTest
 from stepcoder.sandbox import compare
+from stepcoder.sandbox.checks import run_check
 from stepcoder.sandbox.job import Job, Outcome, Statement, TestResult, Verdict
 from stepcoder.sandbox.prepared import PreparedTest, PreparedTests
 from stepcoder.sandbox.processes import Zygote, memory_file
@@ -97,46 +98,51 @@ def _run_script(zygote: Zygote, job: Job, program: Program, test: PreparedTest) 
     if program.rejection is not None:
         return program.rejection
     if claim is None and not (session.ended == "exit" and session.status == 0):
-        return _ended(session)
+        return session.silent()
     claim = claim or {}
     if claim.get("status", 1 if "exception" in claim else 0) != 0:
-        return _failed(session, claim)
+        return session.raised(claim)
     output = session.output or b""
     if len(output) > job.limits.output_bytes:
-        return _result(session, claim, Outcome.OUTPUT_LIMIT, f"more than {job.limits.output_bytes} bytes")
+        return session.result(Outcome.OUTPUT_LIMIT, claim, detail=f"more than {job.limits.output_bytes} bytes")
     actual = output.decode(errors="surrogateescape")
     if compare.output_matches(test.test.stdout, actual):
-        return _result(session, {}, Outcome.PASS)
-    return _result(session, {}, Outcome.WRONG_ANSWER, output_difference(test.test.stdout, actual))
+        return session.result(Outcome.PASS)
+    return session.result(Outcome.WRONG_ANSWER, detail=output_difference(test.test.stdout, actual))
 
 
 def _run_calls(
     zygote: Zygote, job: Job, program: Program, tests: tuple[PreparedTest, ...], first: int
 ) -> list[TestResult]:
-    """Call tests from `first` on, in one child, up to the end or to the first that ends it."""
+    """Call and check tests from `first` on, in one child, up to the end or to the first that ends it."""
     results: list[TestResult] = []
     last = first
-    while last < len(tests) and isinstance(tests[last].test, CallTest):
+    while last < len(tests) and not isinstance(tests[last].test, StdinTest):
         last += 1
     with Session(zygote, job, program, "call") as session:
         if not session.start(tests[first].request):
             return [TestResult(Outcome.NOT_RUN)]
         report = session.loaded()
         for index in range(first, last) if report == {} else ():
-            if index > first:
-                session.ask(tests[index].request)
-            claim = session.claim(index)
-            if claim is None:
+            test = tests[index].test
+            if isinstance(test, CheckTest):
+                result = run_check(zygote, job, program, session, test, index)
+            else:
+                if index > first:
+                    session.ask(tests[index].request)
+                claim = session.claim(index)
+                result = None if claim is None else _judge_claim(session, tests[index], claim)
+            if result is None:
                 break
-            results.append(_judge_claim(session, tests[index], claim))
-            if job.limits.stop_at_first_failure and results[-1].outcome is not Outcome.PASS:
+            results.append(result)
+            if job.limits.stop_at_first_failure and result.outcome is not Outcome.PASS:
                 break
     if report is not None and report != {}:
-        return [_failed(session, report)] * (last - first)
+        return [session.raised(report)] * (last - first)
     if session.ended == "surplus" and len(results) == last - first:
         results.pop()  # it came after the last claim
     if session.ended is not None:
-        results.append(_ended(session))
+        results.append(session.silent())
         if report is None:  # a program that does not load fails all of its tests alike
             results *= last - first
     return results
@@ -145,45 +151,23 @@ def _run_calls(
 def _judge_claim(session: Session, test: PreparedTest, claim: dict[str, Any]) -> TestResult:
     assert isinstance(test.test, CallTest)
     if "exception" in claim:
-        return _failed(session, claim)
+        return session.raised(claim)
     if "too_long" in claim:
-        return _result(session, claim, Outcome.OUTPUT_LIMIT, f"a value of {claim['too_long']} bytes")
+        return session.result(Outcome.OUTPUT_LIMIT, claim, detail=f"a value of {claim['too_long']} bytes")
     if "too_deep" in claim:
-        return _result(session, claim, Outcome.WRONG_ANSWER, "a value nested too deep to be right")
+        return session.result(Outcome.WRONG_ANSWER, claim, detail="a value nested too deep to be right")
     value = claim.get("value")
     if test.encoded is not None and value == test.encoded:
-        return _result(session, claim, Outcome.PASS)
+        return session.result(Outcome.PASS, claim)
     try:
         if not compare.is_well_formed(value):
             raise compare.MalformedError("no encoding of a value")
         if "value" in claim and compare.matches(test.test.expected, value):
-            return _result(session, claim, Outcome.PASS)
+            return session.result(Outcome.PASS, claim)
     except compare.MalformedError as error:
-        return _result(session, claim, Outcome.SECURITY, f"a forged report: {error}")
+        return session.result(Outcome.SECURITY, claim, detail=f"a forged report: {error}")
     detail = f"expected {brief_value(test.test.expected)}, got {brief_claim(value)}"
-    return _result(session, claim, Outcome.WRONG_ANSWER, detail)
-
-
-def _failed(session: Session, claim: dict[str, Any]) -> TestResult:
-    """The program raised."""
-    return _result(session, claim, Outcome.MEMORY if claim.get("memory") else Outcome.RUNTIME_ERROR)
-
-
-def _ended(session: Session) -> TestResult:
-    """The program gave no answer."""
-    outcome, detail = session.failure()
-    return _result(session, {}, outcome, detail)
-
-
-def _result(session: Session, claim: dict[str, Any], outcome: Outcome, detail: str = "") -> TestResult:
-    return TestResult(
-        outcome,
-        exception=claim.get("exception"),
-        line=claim.get("line"),
-        cpu_seconds=session.cpu_seconds,
-        stdout_tail=session.tail(),
-        detail=detail,
-    )
+    return session.result(Outcome.WRONG_ANSWER, claim, detail=detail)
 
 
 def _statements(program: Program) -> tuple[Statement, ...]:

@@ -22,11 +22,11 @@ from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from stepcoder.problems import values
-from stepcoder.sandbox.inside import frames, probes
+from stepcoder.sandbox.inside import checker, faults, frames, probes
+from stepcoder.sandbox.inside.graph import Graph
 
 PROGRAM = "<program>"
 PREAMBLE = "<preamble>"
-MESSAGE_CHARACTERS = 300
 BYTE_ORDER_MARK = "\ufeff"
 # Frames of this file under the program's own: a program may recurse as deep as it could in a script.
 FRAMES_BELOW = 8
@@ -57,15 +57,20 @@ def main(link: int, probe_memory: int, scope: dict[str, Any], address_space: int
         try:
             exec(preamble, namespace)
         except BaseException as error:
-            frames.send(link, frames.BROKEN, _dump(_fault(error, PREAMBLE)))
+            frames.send(link, frames.BROKEN, _dump(faults.describe(error, PREAMBLE)))
             os._exit(1)
     # What lives now is shared with the zygote: the collector must not touch, and so copy, it.
     gc.freeze()
     gc.enable()
-    if job["mode"] == "stdin":
-        _run_script(link, job, code, namespace)
-    else:
-        _run_calls(link, job, code, namespace)
+    match job["mode"]:
+        case "stdin":
+            _run_script(link, job, code, namespace)
+        case "check":
+            checker.run_check(link, code, module)
+        case _:
+            _run_calls(link, job, code, module)
+    # The judge ends the process; what it wrote must not be cut short by its end.
+    frames.receive(link)
     os._exit(0)
 
 
@@ -91,15 +96,15 @@ def _compile(link: int, job: dict[str, Any]) -> tuple[CodeType, CodeType | None]
         try:
             preamble = compile(job["preamble"], PREAMBLE, "exec", dont_inherit=True)
         except Exception as error:
-            frames.send(link, frames.BROKEN, _dump(_fault(error, PREAMBLE)))
+            frames.send(link, frames.BROKEN, _dump(faults.describe(error, PREAMBLE)))
             os._exit(1)
         frames.send(link, frames.PREAMBLE, marshal.dumps(preamble))
     if job["compiled"]:
         return marshal.loads(frames.receive(link)[1]), preamble
     try:
-        code, report = _translate(job["program"], job["entry_point"], bool(job["probes"]))
+        code, report = _translate(job)
     except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError) as error:
-        frames.send(link, frames.REJECTED, _dump(_fault(error, PROGRAM)))
+        frames.send(link, frames.REJECTED, _dump(faults.describe(error, PROGRAM)))
         os._exit(1)
     job["statements"] = len(report["spans"])
     job["calls_itself"] = report["calls_itself"]
@@ -108,16 +113,17 @@ def _compile(link: int, job: dict[str, Any]) -> tuple[CodeType, CodeType | None]
     return code, preamble
 
 
-def _translate(program: str, entry_point: str, traced: bool) -> tuple[CodeType, dict[str, Any]]:
-    text = program.removeprefix(BYTE_ORDER_MARK)
+def _translate(job: dict[str, Any]) -> tuple[CodeType, dict[str, Any]]:
+    text = job["program"].removeprefix(BYTE_ORDER_MARK)
     source = text.encode()
-    tree = ast.parse(text, PROGRAM)
-    calls_itself = _calls_itself(tree, entry_point)
-    spans = probes.instrument(tree, source) if traced else []
-    if text is not program:  # columns count from the mark on
+    filename = checker.CHECK if job["mode"] == "check" else PROGRAM
+    tree = ast.parse(text, filename)
+    calls_itself = _calls_itself(tree, job["entry_point"])
+    spans = probes.instrument(tree, source) if job["probes"] else []
+    if text is not job["program"]:  # columns count from the mark on
         shift = len(BYTE_ORDER_MARK.encode())
         spans = [(a, b + shift * (a == 1), c, d + shift * (c == 1)) for a, b, c, d in spans]
-    code = compile(tree, PROGRAM, "exec", dont_inherit=True)
+    code = compile(tree, filename, "exec", dont_inherit=True)
     return code, {"spans": spans, "calls_itself": calls_itself}
 
 
@@ -148,13 +154,12 @@ def _run_script(link: int, job: dict[str, Any], code: CodeType, namespace: dict[
         if not job["calls_itself"]:
             _find(namespace, job["entry_point"])()
     except SystemExit as error:
-        claim |= _fault(error, PROGRAM)
+        claim |= faults.describe(error, PROGRAM)
         claim["status"] = _exit_status(error.code)
     except BaseException as error:
-        claim |= _fault(error, PROGRAM)
+        claim |= faults.describe(error, PROGRAM)
     _end_script(namespace)
     frames.send(link, frames.CLAIM, _dump(claim))
-    frames.receive(link)
 
 
 def _end_script(namespace: dict[str, Any]) -> None:
@@ -178,35 +183,47 @@ def _exit_status(code: object) -> int:
     return code & 0xFF if isinstance(code, int) else 1
 
 
-def _run_calls(link: int, job: dict[str, Any], code: CodeType, namespace: dict[str, Any]) -> None:
+def _run_calls(link: int, job: dict[str, Any], code: CodeType, module: ModuleType) -> None:
+    """The module level, then a call for each request until the judge has no more."""
+    namespace = module.__dict__
     try:
         exec(code, namespace)
         _find(namespace, job["entry_point"])
     except BaseException as error:
-        frames.send(link, frames.LOADED, _dump(_fault(error, PROGRAM)))
+        frames.send(link, frames.LOADED, _dump(faults.describe(error, PROGRAM)))
         return
     frames.send(link, frames.LOADED, b"{}")
     while True:
-        _, payload = frames.receive(link)
-        test = _decode_json(payload.decode())
-        args = [values.decode(value) for value in test["args"]]
-        kwargs = {name: values.decode(value) for name, value in test["kwargs"].items()}
-        claim: dict[str, Any] = {"test": test["test"]}
+        kind, payload = frames.receive(link)
+        request = _decode_json(payload.decode())
+        claim: dict[str, Any] = {"test": request["test"]}
         try:
-            value = _find(namespace, job["entry_point"])(*args, **kwargs)
-            claim["value"] = values.encode(value)
+            call = _call_of_check if kind == frames.CALL else _call
+            claim |= call(request, module, _find(namespace, job["entry_point"]))
         except values.TooDeepError:
             claim["too_deep"] = True
         except BaseException as error:
-            claim |= _fault(error, PROGRAM)
+            claim |= faults.describe(error, PROGRAM)
         try:
             sys.stdout.flush()
         except Exception:  # the program closed or replaced it
             claim["flushed"] = False
         reply = _dump(claim)
         if len(reply) > job["output"]:
-            reply = _dump({"test": test["test"], "too_long": len(reply)})
+            reply = _dump({"test": request["test"], "too_long": len(reply)})
         frames.send(link, frames.CLAIM, reply)
+
+
+def _call(request: dict[str, Any], module: ModuleType, function: Callable[..., Any]) -> dict[str, Any]:
+    args = [values.decode(value) for value in request["args"]]
+    kwargs = {name: values.decode(value) for name, value in request["kwargs"].items()}
+    return {"value": values.encode(function(*args, **kwargs))}
+
+
+def _call_of_check(request: dict[str, Any], module: ModuleType, function: Callable[..., Any]) -> dict[str, Any]:
+    graph = Graph(module)
+    args, kwargs = graph.decode(request["graph"])
+    return {"graph": graph.encode(function(*args, **kwargs))}
 
 
 def _find(namespace: dict[str, Any], entry_point: str) -> Callable[..., Any]:
@@ -227,22 +244,6 @@ def _find(namespace: dict[str, Any], entry_point: str) -> Callable[..., Any]:
         raise TypeError(f"the entry point {entry_point!r} is not callable but {type(found).__name__}")
     result: Callable[..., Any] = found
     return result
-
-
-def _fault(error: BaseException, filename: str) -> dict[str, Any]:
-    """What a person needs to know of an exception, as data."""
-    line = error.lineno if isinstance(error, SyntaxError) else None
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == filename:
-            line = trace.tb_lineno
-        trace = trace.tb_next
-    try:
-        message = str(error)
-    except BaseException:  # a program's own `__str__`
-        message = "<no message>"
-    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return {"exception": text[:MESSAGE_CHARACTERS], "line": line, "memory": isinstance(error, MemoryError)}
 
 
 def _dump(data: Any) -> bytes:

@@ -12,6 +12,8 @@ JOB = b"J"  # JSON: program, preamble, entry point, mode, limits
 CODE = b"K"  # marshalled code of the program, in both directions; the judge never looks into it
 PREAMBLE = b"P"  # the same for the preamble
 TEST = b"T"  # JSON: one test's input
+CALL = b"Q"  # JSON: a call by a check
+ANSWER = b"W"  # JSON: to a check, what its call gave
 # From a child to the judge.
 COMPILED = b"C"  # JSON: statement spans; sent before any statement of the program ran
 REJECTED = b"E"  # JSON: the program does not compile
