@@ -18,6 +18,8 @@ MAX_POINTS = 400
 """Longer curves are thinned to this many points, each the mean of the steps it stands for."""
 SMOOTH_FROM = 20
 """Curves with at least this many points also get a moving mean."""
+LARGEST = 1e100
+"""Values beyond it, infinity and NaN included, are not drawn."""
 
 Point = tuple[float, float]
 
@@ -64,7 +66,7 @@ def line_chart(
         y_range: lowest and highest value that must be on the axis; the data widen it.
         percent: whether values are shares to be written as percentages.
     """
-    finite = [[point for point in segment if math.isfinite(point[1])] for segment in segments]
+    finite = [[point for point in segment if abs(point[1]) <= LARGEST] for segment in segments]
     drawn = [thin(segment) for segment in finite if segment]
     points = [point for segment in drawn for point in segment]
     if not points:
@@ -97,7 +99,7 @@ def stacked_shares(
     x_label: str,
     y_label: str,
 ) -> Markup:
-    """Shares that sum to one, stacked over steps: the first name at the bottom, with class `l0`, then `l1` and so on.
+    """Shares that sum to one, stacked over steps, the first name at the bottom, in the colours that `shade` gives.
 
     Args:
         title: what the chart shows.
@@ -125,7 +127,7 @@ def stacked_shares(
         lower = [(x, sum(row[:level])) for begin, end, row in edges for x in (begin, end)]
         outline = " ".join(f"{x_axis.at(x):.1f},{y_axis.at(y):.1f}" for x, y in [*upper, *reversed(lower)])
         body += Markup('<polygon class="l{}" points="{}"><title>{}</title></polygon>').format(
-            level % 8, outline, names[level]
+            shade(level, len(names)), outline, names[level]
         )
     body += _frame(x_axis, y_axis, x_label, y_label, percent=True) + _boundaries(boundaries, x_axis)
     ends = "; ".join(
@@ -155,7 +157,7 @@ def interval_chart(title: str, bars: Sequence[Bar], *, x_label: str, zero: bool 
         x = x_axis.at(tick)
         body += Markup('<line class="grid" x1="{0:.1f}" x2="{0:.1f}" y1="8" y2="{1:.1f}"/>').format(x, bottom)
         body += Markup('<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="middle">{}</text>').format(
-            x, bottom + 13.0, percent_text(tick, signed=zero)
+            x, bottom + 13.0, percent_tick(tick).removesuffix("%" if zero else "")
         )
     if zero:
         body += Markup('<line class="zero" x1="{0:.1f}" x2="{0:.1f}" y1="8" y2="{1:.1f}"/>').format(
@@ -209,6 +211,11 @@ def point_chart(title: str, bars: Sequence[Bar], *, y_label: str) -> Markup:
     return _svg(title, described, body)
 
 
+def shade(level: int, levels: int) -> int:
+    """Which of the eight colours a level gets: the first and the last, with the others spread between them."""
+    return round(7 * level / (levels - 1)) if levels > 1 else 0
+
+
 def thin(points: Sequence[Point]) -> list[Point]:
     """At most `MAX_POINTS` points: means of x and y over runs of neighbours."""
     size = math.ceil(len(points) / MAX_POINTS)
@@ -229,9 +236,14 @@ def moving_mean(points: Sequence[Point]) -> list[Point]:
 
 
 def percent_text(share: float, signed: bool = False) -> str:
-    """A share as a percentage with at most one decimal, or, `signed`, a difference of shares in percentage points."""
+    """A share as a percentage with one decimal or, `signed`, a difference of shares in percentage points."""
     rounded = round(100.0 * share, 1) + 0.0
-    return f"{rounded:+g} pt" if signed else f"{rounded:g}%"
+    return f"{rounded:+.1f} pt" if signed else f"{rounded:.1f}%"
+
+
+def percent_tick(share: float) -> str:
+    """A share as a percentage without needless decimals, for an axis."""
+    return f"{round(100.0 * share, 6) + 0.0:g}%"
 
 
 def number_text(value: float) -> str:
@@ -296,7 +308,7 @@ def _y_grid(y_axis: _Axis, y_label: str, percent: bool) -> Markup:
         y = y_axis.at(tick)
         body += Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, y, y)
         body += Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
-            LEFT - 5.0, y + 3.5, percent_text(tick) if percent else number_text(tick)
+            LEFT - 5.0, y + 3.5, percent_tick(tick) if percent else number_text(tick)
         )
     middle = (TOP + HEIGHT - BOTTOM) / 2.0
     return body + Markup(

@@ -77,7 +77,6 @@ class EvaluationConfig(StepConfig):
             raise ValueError("ks: every size for pass@k must be at least 1")
         return self
 
-    @property
     def measured_by(self) -> dict[str, float | int]:
         """The settings that a measurement depends on, besides the checkpoint and the problems.
 

@@ -27,6 +27,8 @@ from stepcoder.problems.problem import Problem
 
 NAMES: Final = {"base": "Base", "sft": "SFT", "candidate": "Candidate", "champion": "Champion"}
 
+_THE: Final = {"base": "the base model", "sft": "the SFT policy", "champion": "the champion"}
+
 OUTCOMES: Final = {
     "pass": "pass",
     "wrong_answer": "wrong answer",
@@ -91,6 +93,7 @@ def render(
     )
     environment.filters |= {
         "percent": charts.percent_text,
+        "round_percent": charts.percent_tick,
         "points": lambda share: charts.percent_text(share, signed=True),
         "visible": visible,
         "clipped": clipped,
@@ -165,9 +168,7 @@ def _headline(metrics: Metrics) -> dict[str, Any]:
         "candidate": metrics.models["candidate"].overall.pass_at_k.get("1"),
         "than": than,
         "difference": difference,
-        "finding": finding(difference, f"the {NAMES[than]} model" if than else "")
-        if than
-        else "nothing to compare with",
+        "finding": finding(difference, _THE[than]) if than else "measured alone: there is nothing to compare it with",
     }
 
 
@@ -243,7 +244,7 @@ def _levels(history: History) -> dict[str, Any] | None:
         x_label="PPO step",
         y_label="share of problems",
     )
-    return {"svg": svg, "names": names}
+    return {"svg": svg, "names": [(name, charts.shade(level, len(names))) for level, name in enumerate(names)]}
 
 
 def _shown(
@@ -290,4 +291,4 @@ def _span(figure: Figure, signed: bool = False) -> str:
 
 
 def _confidence(metrics: Metrics) -> str:
-    return charts.percent_text(metrics.confidence)
+    return charts.percent_tick(metrics.confidence)

@@ -89,13 +89,12 @@ def evaluate(config: EvaluationConfig, sampler: Sampler | None = None) -> Metric
             models=models,
             comparisons=compare(models, resamples=config.resamples, confidence=config.confidence, seed=config.seed),
         )
-        folder = Path(scratch) / "evaluation"
-        _write(folder, config, metrics, problems, samples, history)
-        storage.publish(folder, config.out)
         tracker.metrics(flat(metrics), step=0)
         tracker.tags({"stepcoder.dataset_digest": metrics.dataset.digest})
-        tracker.artifact(folder / "metrics.json")
-        tracker.artifact(folder / "report.html")
+        with storage.staged(config.out) as folder:
+            _write(folder, config, metrics, problems, samples, history)
+            tracker.artifact(folder / "metrics.json")
+            tracker.artifact(folder / "report.html")
     log.info("evaluation written", out=config.out)
     return metrics
 
@@ -202,13 +201,11 @@ def _write(
     samples: dict[str, list[JudgedSample]],
     history: History,
 ) -> None:
-    with storage.publishing(folder) as partial:
-        lines = (({"model": name}, sample) for name, drawn in samples.items() for sample in drawn)
-        write_samples(partial / "samples.jsonl", lines)
-        storage.write_text(partial / "metrics.json", metrics.model_dump_json(indent=1) + "\n")
-        page = render(metrics, problems, samples, history, shown=config.shown)
-        storage.write_text(partial / "report.html", page)
-        write_resolved(config, partial)
+    lines = (({"model": name}, sample) for name, drawn in samples.items() for sample in drawn)
+    write_samples(folder / "samples.jsonl", lines)
+    storage.write_text(folder / "metrics.json", metrics.model_dump_json(indent=1) + "\n")
+    storage.write_text(folder / "report.html", render(metrics, problems, samples, history, shown=config.shown))
+    write_resolved(config, folder)
 
 
 def _is_hub_id(address: str) -> bool:
