@@ -68,8 +68,9 @@ def _fault(where: str, item: dict[str, Any], valid: list[str]) -> str:
     path = ".".join([where, *location])
     if item["type"] == "extra_forbidden" and len(location) == 1:
         near = difflib.get_close_matches(location[0], valid, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{path}: unknown setting{hint} Valid: {', '.join(valid)}"
+        return f"{path}: unknown setting; " + (
+            f"did you mean {near[0]}?" if near else f"valid: {', '.join(valid)}"
+        )
     if item["type"] == "missing":
         return f"{path}: is missing"
     message = str(item["msg"])

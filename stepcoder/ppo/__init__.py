@@ -1,1 +1,17 @@
-"""TO BE WRITTEN BY ITS OWNER."""
+"""PPO with a critic, the completion curriculum and execution masks: one pipeline stage of it.
+
+`objective.py` is the mathematics, `experience.py` one step's data, `run.py` the loop. Importing this imports no torch.
+"""
+
+from __future__ import annotations
+
+from stepcoder.ppo.config import PpoConfig
+
+__all__ = ["PpoConfig", "train"]
+
+
+def train(config: PpoConfig) -> None:
+    """Trains one stage and publishes policy, critic and curriculum; see `stepcoder.ppo.run.train`."""
+    from stepcoder.ppo.run import train as run
+
+    run(config)

@@ -93,3 +93,8 @@ class Problem(Record):
     """Problems of one family go to the same split: a near-twin never crosses from training to test."""
     source: str = ""
     """Where the record comes from: `format:line` or the record's own key; for messages."""
+
+    @property
+    def characters(self) -> int:
+        """Length of statement, starter and solution together."""
+        return len(self.statement) + len(self.starter) + len(self.solution)

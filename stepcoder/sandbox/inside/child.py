@@ -13,8 +13,8 @@ import json
 import marshal
 import mmap
 import os
+import random
 import resource
-import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -32,13 +32,12 @@ BYTE_ORDER_MARK = "\ufeff"
 FRAMES_BELOW = 8
 
 
-def main(link: int, probe_memory: int, scope: dict[str, Any], address_space: int) -> NoReturn:
+def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
     """Serves one job and ends the process.
 
     Args:
         link: a stream socket to the judge.
         probe_memory: a memfd with a byte for each statement.
-        scope: the names in scope before the program.
         address_space: bytes of address space that the bare process uses.
     """
     _, payload = frames.receive(link)
@@ -52,7 +51,8 @@ def main(link: int, probe_memory: int, scope: dict[str, Any], address_space: int
     module = ModuleType(job["name"])
     sys.modules["__main__"] = sys.modules[job["name"]] = module
     namespace = module.__dict__
-    namespace.update(scope)
+    if "random" in job["program"] or "random" in job["preamble"] or job["compiled"]:
+        random.seed()  # what a fork of the interpreter does, at a price
     if preamble is not None:
         try:
             exec(preamble, namespace)
@@ -83,8 +83,6 @@ def _limit(job: dict[str, Any], address_space: int) -> None:
     cap(resource.RLIMIT_AS, address_space + job["memory"])
     cap(resource.RLIMIT_FSIZE, job["output"] + 1)
     cap(resource.RLIMIT_CPU, job["cpu"])
-    # Python ignores it; the default ends an endless printer at once.
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
 
 
 def _compile(link: int, job: dict[str, Any]) -> tuple[CodeType, CodeType | None]:

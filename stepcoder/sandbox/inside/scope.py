@@ -40,8 +40,12 @@ READY = (
 """Imported before a program comes, because many import them; one that is not installed is left out."""
 
 
-def names() -> dict[str, Any]:
-    """A new namespace of what is in scope, without `__name__`; imports everything that should be ready."""
+def install() -> None:
+    """Imports everything that should be ready, and puts the names in scope.
+
+    They go to `builtins`: a program's own namespace starts empty, and no process has to copy 250 references, each of
+    which would copy the page that it points into.
+    """
     # The interpreter starts without `site`, which would define these two.
     for name in ("exit", "quit"):
         setattr(builtins, name, Quitter(name, "Ctrl-D"))
@@ -52,11 +56,10 @@ def names() -> dict[str, Any]:
             continue
     scope: dict[str, Any] = {}
     for module in STARS:
-        scope.update(_public(importlib.import_module(module)))
-    for module in MODULES:
-        scope[module] = importlib.import_module(module)
+        scope |= _public(importlib.import_module(module))
+    scope |= {module: importlib.import_module(module) for module in MODULES}
     scope["bisect"] = _callable_bisect()
-    return scope
+    vars(builtins).update(scope)
 
 
 def _public(module: ModuleType) -> dict[str, Any]:

@@ -40,14 +40,17 @@ def main() -> None:
     sys.path += sys.argv[3:]
     from stepcoder.sandbox.inside import child, scope
 
-    names = scope.names()
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    scope.install()
+    libc = ctypes.PyDLL(None)
+    prctl = libc.prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES if hard < 0 else min(STACK_BYTES, hard), hard))
+    # Python ignores it; the default ends an endless printer at once.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     sys.argv = ["program.py"]
     sys.dont_write_bytecode = True
     sys.setrecursionlimit(sys.getrecursionlimit() + child.FRAMES_BELOW)
@@ -70,7 +73,7 @@ def main() -> None:
         os.dup2(stdout, 1)
         os.close(stdin)
         os.close(stdout)
-        child.main(link, probe_memory, names, address_space)
+        child.main(link, probe_memory, address_space)
 
     live: set[int] = set()
     while True:
@@ -79,7 +82,11 @@ def main() -> None:
             break
         request, pid = REQUEST.unpack(message)
         if request == FORK:
-            pid = os.fork()
+            # Not `os.fork`: its hooks (threading, random) cost a child as much as everything else before the program's
+            # first line. What they mend, locks of other threads, a process of one thread does not have.
+            pid = libc.fork()
+            if pid < 0:
+                break
             if pid == 0:
                 try:
                     become_child(descriptors)

@@ -1,0 +1,108 @@
+"""Loading and saving policies: a Hugging Face id, a folder, or an `s3://` address."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from stepcoder import __version__
+from stepcoder.errors import DataError
+from stepcoder.platform import storage
+
+PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CARD = "stepcoder.json"
+
+
+def local_model(address: str) -> str:
+    """What `from_pretrained` takes: the local folder of an address, or the Hugging Face id itself.
+
+    Raises:
+        DataError: the folder lacks a configuration or a tokenizer.
+    """
+    if not storage.is_remote(address) and not Path(address).exists() and not address.startswith((".", "/")):
+        return address
+    folder = storage.fetch(address)
+    for name, what in (("config.json", "a model configuration"), ("tokenizer_config.json", "a tokenizer")):
+        if not (folder / name).is_file():
+            raise DataError(
+                f"{address}: the model folder lacks {what} ({name}); save both with save_pretrained() into one folder"
+            )
+    return str(folder)
+
+
+def load_tokenizer(address: str) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a model; padding is on the left, and the padding token is the end of text if none is set.
+
+    Raises:
+        DataError: there is none, or it has no end-of-text token.
+    """
+    name = local_model(address)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{address}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise DataError(f"{address}: the tokenizer has no end-of-text token; set eos_token in tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "left"
+    return tokenizer
+
+
+def load_policy(address: str, precision: str = "fp32") -> PreTrainedModel:
+    """Loads a causal language model onto the training device, with dropout off.
+
+    Raises:
+        DataError: it cannot be loaded.
+    """
+    name = local_model(address)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=PRECISION[precision])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{address}: the model cannot be loaded: {_first_line(error)}") from error
+    without_dropout(model)
+    return model.to(device()).eval()
+
+
+def without_dropout(model: torch.nn.Module) -> None:
+    """Switches dropout off for good: log-probs of sampled tokens must be the same in every pass."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(dropout := getattr(module, "attention_dropout", None), float) and dropout:
+            module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+def device() -> torch.device:
+    """The device that this process trains on."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any]) -> None:
+    """Writes a plain Hugging Face checkpoint and `stepcoder.json` into a folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    write_card(folder, card)
+
+
+def write_card(folder: Path, card: dict[str, Any]) -> None:
+    """Writes `stepcoder.json`: where a model comes from (parents, dataset digest, resolved config, code version)."""
+    text = json.dumps({"code_version": __version__, **card}, indent=1, default=str)
+    (folder / CARD).write_text(text + "\n")
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Reads `stepcoder.json`; empty where a model was not made by this project."""
+    path = folder / CARD
+    if not path.is_file():
+        return {}
+    card: dict[str, Any] = json.loads(path.read_text())
+    return card
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]

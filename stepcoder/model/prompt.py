@@ -1,0 +1,112 @@
+"""The prompt with the response opened: the model goes on writing inside a code fence that is already there.
+
+The opened code (starter, or a prefix of the reference solution) is tokenized by itself and concatenated as ids.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from stepcoder.problems import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+INSTRUCTION = "Write a Python program that solves this problem.\n"
+FENCE = "```"
+_STATEMENT = "\x02STATEMENT\x03"
+
+
+@dataclass(frozen=True)
+class Template:
+    """The ids around a statement, for one tokenizer."""
+
+    tokenizer: PreTrainedTokenizerBase
+    before: tuple[int, ...]
+    """Ids up to the statement, begin-of-text included where the tokenizer has it."""
+    after: tuple[int, ...]
+    """Ids from the end of the statement to the line after the opening fence."""
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Template:
+        """The template of a tokenizer: its chat template with the assistant's turn left open, or the plain form."""
+        opening = f"{FENCE}python\n"
+        begin: list[int] = []
+        if tokenizer.chat_template:
+            turn = [{"role": "user", "content": INSTRUCTION + _STATEMENT}]
+            text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) + opening
+        else:
+            text = f"### Instruction:\n{INSTRUCTION}{_STATEMENT}\n\n### Response:\n{opening}"
+            begin = [index for index in tokenizer("").input_ids if index == tokenizer.bos_token_id]
+        head, tail = text.split(_STATEMENT)
+        return cls(tokenizer, (*begin, *_ids(tokenizer, head)), tuple(_ids(tokenizer, tail)))
+
+    def prompt(self, problem: Problem, opened: str, longest: int) -> list[int] | None:
+        """Token ids of the whole prompt, opened code included.
+
+        A statement that is too long is cut at its left end, the opened code never.
+
+        Args:
+            problem: gives the statement.
+            opened: the code that the prompt already holds; it ends in a newline.
+            longest: most ids that the prompt may have.
+
+        Returns:
+            The ids, or `None` when they do not fit even without a statement.
+        """
+        code = _ids(self.tokenizer, opened)
+        room = longest - len(self.before) - len(self.after) - len(code)
+        if room < 0:
+            return None
+        statement = _ids(self.tokenizer, problem.statement.strip())
+        return [*self.before, *statement[max(0, len(statement) - room) :], *self.after, *code]
+
+    def target(self, text: str) -> list[int]:
+        """Token ids that the model is to write after the opened code: the text, the closing fence, end of text."""
+        end = self.tokenizer.eos_token_id
+        return [*_ids(self.tokenizer, text.rstrip() + f"\n{FENCE}"), end]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def split_at_signature(problem: Problem) -> tuple[str, str]:
+    """The reference solution cut at the end of its entry point's signature: what SFT shows, and what it teaches.
+
+    The first part holds imports or helpers that stand before the signature, so a reference whose form differs from
+    the starter's is still taught as a program that works.
+    """
+    line = signature_end(problem)
+    lines = problem.solution.split("\n")
+    return "".join(part + "\n" for part in lines[:line]), "\n".join(lines[line:])
+
+
+def signature_end(problem: Problem) -> int:
+    """Last line, from 1, of the entry point's signature in the reference solution.
+
+    0 when the body stands on the signature's own first line: then nothing is cut off.
+    """
+    *classes, name = problem.entry_point.split(".")
+    body = ast.parse(problem.solution).body
+    for owner in classes:
+        body = next(node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner)
+    function = next(
+        node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+    )
+    first = function.body[0]
+    decorators = first.decorator_list if isinstance(first, ast.FunctionDef | ast.ClassDef) else []
+    line = min([first.lineno, *(decorator.lineno for decorator in decorators)]) - 1
+    lines = problem.solution.split("\n")
+    while line > function.lineno and lines[line - 1].strip()[:1] in ("", "#"):
+        line -= 1
+    return line if line >= function.lineno else 0
+
+
+def program_of(opened: str, written: str) -> str:
+    """The program that is judged: the opened code and what was written, up to the closing fence or the end."""
+    fence = re.search(f"^{FENCE}", written, re.MULTILINE)
+    return opened + (written[: fence.start()] if fence else written)

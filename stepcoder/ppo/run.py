@@ -1,0 +1,359 @@
+"""The PPO loop of one pipeline stage, from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from stepcoder import curriculum as cccs
+from stepcoder.errors import DataError, StepCoderError
+from stepcoder.model.batch import micro_batches
+from stepcoder.model.critic import Critic, load_critic, save_critic
+from stepcoder.model.load import load_policy, load_tokenizer, read_card, save_policy
+from stepcoder.model.policy import Policy
+from stepcoder.platform import engine, storage
+from stepcoder.platform.checkpoints import Checkpoints
+from stepcoder.platform.logs import get_logger, progress
+from stepcoder.platform.tracking import METRICS_NAME, Tracker
+from stepcoder.ppo.config import PpoConfig
+from stepcoder.ppo.experience import Experience, gather
+from stepcoder.ppo.moments import NO_REWARDS_YET, Moments
+from stepcoder.ppo.objective import adapted_beta, explained_variance, kl_estimates, policy_loss, value_loss
+from stepcoder.problems import Problem
+from stepcoder.rewards import PASS, reward
+from stepcoder.rollouts import Sample, Sampler, Subtask
+from stepcoder.validation import Dataset, measured_already, open_dataset, open_sampler, validate, write_summary
+
+log = get_logger("ppo")
+
+CURRICULUM_NAME = "curriculum.json"
+
+
+def train(config: PpoConfig) -> None:
+    """Trains one stage; publishes policy, critic and curriculum.
+
+    Raises:
+        DataError: an input cannot be used.
+        StepCoderError: a fault at run time, such as a full disk.
+    """
+    engine.start()
+    dataset = open_dataset(config.dataset)
+    tokenizer = load_tokenizer(config.policy)
+    language_model = load_policy(config.policy, config.precision)
+    stage = _Stage(
+        config=config,
+        dataset=dataset,
+        policy=Policy(language_model),
+        reference=Policy(load_policy(config.reference, config.precision)),
+        critic=load_critic(config.critic or config.reference, config.precision),
+        curriculum=_begin(config, dataset.train),
+        beta=_inherited_beta(config),
+    )
+    identity = {"step": "ppo", "dataset": dataset.digest, **config.model_dump(mode="json", exclude=_PLACES)}
+    for name in ("policy", "reference", "critic"):
+        if place := getattr(config, name):
+            identity[name] = storage.address_digest(place)
+    checkpoints = Checkpoints(config.checkpoints, identity)
+    with (
+        storage.staged(config.out) as folder,
+        storage.staged(config.out_critic) as critic_folder,
+        storage.staged(config.out_curriculum) as curriculum_folder,
+        Tracker.start(f"ppo-stage-{config.stage}", folder) as tracker,
+    ):
+        tracker.params(config.model_dump(mode="json"))
+        with open_sampler(config, language_model, tokenizer) as sampler:
+            before = measured_already(storage.fetch(config.policy), config, dataset)
+            before = before or validate(sampler, config, dataset)
+            stage.run(sampler, tracker, checkpoints)
+            after = validate(sampler, config, dataset)
+        tracker.metrics({"stage": config.stage, "validation_pass_at_1": after.pass_at_1}, step=config.steps)
+        save_all(stage, tokenizer, folder, critic_folder, curriculum_folder)
+        write_summary(folder, "ppo", config.stage, before, after, config, dataset)
+    checkpoints.clear()
+
+
+_PLACES = {"out", "out_critic", "out_curriculum", "checkpoints", "dataset", "policy", "reference", "critic"}
+
+
+@dataclass
+class _Stage:
+    """What changes from step to step."""
+
+    config: PpoConfig
+    dataset: Dataset
+    policy: Policy
+    reference: Policy
+    critic: Critic
+    curriculum: cccs.Curriculum
+    beta: float
+    moments: Moments = NO_REWARDS_YET
+
+    def run(self, sampler: Sampler, tracker: Tracker, checkpoints: Checkpoints) -> None:
+        """All PPO steps of the stage."""
+        config = self.config
+        self.policy_engine = self._engine(self.policy, config.learning_rate, 1e-6)
+        self.critic_engine = self._engine(self.critic, config.critic_learning_rate, 1e-8)
+        done = self._resume(tracker, checkpoints)
+        with progress(range(config.steps), f"ppo stage {config.stage}") as bar:
+            bar.advance(done)
+            for step in range(done, config.steps):
+                metrics = self._step(step, sampler)
+                tracker.metrics({"stage": config.stage, **metrics}, step=step + 1)
+                bar.advance(reward=f"{metrics['reward']:.3f}", pass_rate=f"{metrics['pass_rate']:.3f}")
+                if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
+                    checkpoints.save(step + 1, lambda folder: self._checkpoint(folder, tracker))
+
+    def _engine(self, network: Policy | Critic, learning_rate: float, epsilon: float) -> engine.Engine:
+        config = self.config
+        return engine.Engine(
+            network,
+            learning_rate=learning_rate,
+            schedule=engine.warm_up_then_inverse_root(config.warmup_steps),
+            epsilon=epsilon,
+            zero_stage=config.zero_stage,
+            precision=config.precision,
+            max_gradient_norm=config.max_gradient_norm,
+            gradient_checkpointing=config.gradient_checkpointing,
+        )
+
+    def _step(self, step: int, sampler: Sampler) -> dict[str, Any]:
+        config = self.config
+        # 1. Problems of this step, each from its own start point.
+        subtasks = self._subtasks(step, sampler)
+        # 2. Roll-outs, judged. What the judge failed on is left out.
+        seed = (config.seed * 1009 + config.stage) * 1_000_003 + step
+        sampled = sampler.sample(subtasks, config.samples_per_problem, config.sampling, seed)
+        scored = [(sample, value) for sample in sampled if (value := reward(sample.verdict.outcome)) is not None]
+        if not scored:
+            raise StepCoderError(f"step {step + 1}: the judge failed on all {len(sampled)} samples; see the log above")
+        samples, rewards = [sample for sample, _ in scored], [value for _, value in scored]
+        # 3. Log-probs, values, KL penalty, advantages.
+        scores = rewards
+        if config.scale_rewards:
+            self.moments = self.moments.updated(rewards)
+            scores = [value / self.moments.deviation for value in rewards]
+        experience = gather(
+            samples, scores, self.policy, self.reference, self.critic, sampler.table, config, beta=self.beta
+        )
+        # 4. Update of policy and critic.
+        policy_learns = config.critic is not None or step >= config.critic_warmup_steps
+        metrics: dict[str, Any] = dict(self._update(experience, seed, policy_learns))
+        # 5. Curriculum and KL weight for the next step.
+        advanced = self._advance(samples, rewards) if config.use_curriculum else 0
+        mask = experience.response_mask
+        kl = kl_estimates((experience.log_probs - experience.reference_log_probs)[mask])
+        metrics |= {
+            "reward": sum(rewards) / len(rewards),
+            "pass_rate": sum(value == PASS for value in rewards) / len(rewards),
+            **kl,
+            "kl_beta": self.beta,
+            "entropy": experience.entropy[mask].mean().item(),
+            "explained_variance": explained_variance(experience.values[mask], experience.returns[mask]),
+            "executed_fraction": (experience.policy_mask.sum() / mask.sum()).item(),
+            "response_length": mask.sum().item() / len(samples),
+            "truncated": sum(sample.truncated for sample in samples) / len(samples),
+            "level_mean": sum(now.level for now in self.curriculum.values()) / len(self.curriculum),
+            "level_counts": {str(level): n for level, n in cccs.level_counts(self.curriculum).items()},
+            "advanced": advanced,
+            "left_out_prompts": config.problems_per_step - len(subtasks),
+            "left_out_samples": len(sampled) - len(samples),
+        }
+        if config.kl_target is not None:
+            self.beta = adapted_beta(
+                self.beta, kl["kl"], target=config.kl_target, samples=len(samples), horizon=config.kl_horizon
+            )
+        return metrics
+
+    def _subtasks(self, step: int, sampler: Sampler) -> list[Subtask]:
+        """The next problems in an order that is drawn anew for each pass; what does not fit is left out."""
+        config, problems = self.config, self.dataset.train
+        wanted = min(config.problems_per_step, len(problems))
+        chosen: list[Subtask] = []
+        for position in range(step * wanted, (step + 1) * wanted):
+            turn, place = divmod(position, len(problems))
+            problem = problems[_order(len(problems), config.seed * 31 + config.stage, turn)[place]]
+            opened = cccs.opened_code(problem, self.curriculum[problem.id].level, config.conditional_kinds)
+            subtask = sampler.subtask(problem, opened, config.max_prompt_tokens)
+            if subtask is not None:
+                chosen.append(subtask)
+        if not chosen:
+            raise DataError(f"step {step + 1}: no prompt fits max_prompt_tokens={config.max_prompt_tokens}; raise it")
+        return chosen
+
+    def _update(self, experience: Experience, seed: int, policy_learns: bool) -> dict[str, float]:
+        """PPO epochs over mini-batches; each mini-batch is one optimiser step of each network."""
+        config = self.config
+        count = len(experience.samples)
+        sums = {"policy_loss": 0.0, "value_loss": 0.0, "clip_fraction": 0.0, "ratio_deviation": 0.0}
+        norms: list[float] = []
+        optimiser_steps = 0
+        for epoch in range(config.ppo_epochs):
+            order = _order(count, seed, epoch)
+            size = -(-count // config.minibatches)
+            for begin in range(0, count, size):
+                chosen = order[begin : begin + size]
+                losses = _MinibatchLosses(self, experience, chosen, sums, first=optimiser_steps == 0)
+                groups = [
+                    [chosen[i] for i in group] for group in micro_batches(losses.lengths, config.micro_batch_tokens)
+                ]
+                if policy_learns and losses.policy_tokens:
+                    norms.append(self.policy_engine.step([losses.policy(group) for group in groups]))
+                self.critic_engine.step([losses.critic(group) for group in groups])
+                optimiser_steps += 1
+        means = {name: sums[name] / optimiser_steps for name in ("policy_loss", "value_loss", "clip_fraction")}
+        return {
+            **means,
+            "ratio_deviation": sums["ratio_deviation"],
+            "gradient_norm": sum(norms) / len(norms) if norms else 0.0,
+            "learning_rate": self.policy_engine.learning_rate,
+        }
+
+    def _advance(self, samples: Sequence[Sample], rewards: Sequence[float]) -> int:
+        """Moves every problem of the step by its own pass rate; returns how many went one level down."""
+        passed: dict[str, list[bool]] = {}
+        for sample, value in zip(samples, rewards, strict=True):
+            passed.setdefault(sample.problem_id, []).append(value == PASS)
+        advanced = 0
+        for problem_id, results in passed.items():
+            now = self.curriculum[problem_id]
+            new = cccs.advance(
+                now,
+                sum(results) / len(results),
+                alpha=self.config.curriculum_alpha,
+                threshold=self.config.curriculum_threshold,
+            )
+            advanced += new.level < now.level
+            self.curriculum[problem_id] = new
+        return advanced
+
+    def _checkpoint(self, folder: Path, tracker: Tracker) -> None:
+        self.policy_engine.save(folder, "policy")
+        self.critic_engine.save(folder, "critic")
+        cccs.save(self.curriculum, folder / CURRICULUM_NAME)
+        state = {"beta": self.beta, "moments": asdict(self.moments)}
+        (folder / "state.json").write_text(json.dumps(state))
+        shutil.copyfile(tracker.folder / METRICS_NAME, folder / METRICS_NAME)
+
+    def _resume(self, tracker: Tracker, checkpoints: Checkpoints) -> int:
+        found = checkpoints.newest()
+        if found is None:
+            return 0
+        done, place = found
+        self.policy_engine.load(place, "policy")
+        self.critic_engine.load(place, "critic")
+        self.curriculum = cccs.load(place / CURRICULUM_NAME)
+        state = json.loads((place / "state.json").read_text())
+        self.beta, self.moments = state["beta"], Moments(**state["moments"])
+        shutil.copyfile(place / METRICS_NAME, tracker.folder / METRICS_NAME)
+        log.info("resumed", step=done, of=self.config.steps)
+        return done
+
+
+class _MinibatchLosses:
+    """The two losses of one optimiser step, micro-batch by micro-batch."""
+
+    def __init__(
+        self, stage: _Stage, experience: Experience, chosen: Sequence[int], sums: dict[str, float], *, first: bool
+    ) -> None:
+        self.stage, self.experience, self.sums, self.first = stage, experience, sums, first
+        self.lengths = [len(s.prompt_ids) + s.tokens for s in (experience.samples[i] for i in chosen)]
+        rows = list(chosen)
+        self.response_tokens = int(experience.response_mask[rows].sum())
+        self.policy_tokens = int(experience.policy_mask[rows].sum())
+
+    def policy(self, group: Sequence[int]) -> Callable[[], Tensor]:
+        """The policy loss of a micro-batch, to be computed when its turn comes."""
+        config, rows = self.stage.config, list(group)
+        executed = config.policy_denominator == "executed"
+        denominator = self.policy_tokens if executed else self.response_tokens
+
+        def loss() -> Tensor:
+            batch = self.experience.sequences(group)
+            new, _ = self.stage.policy_engine(batch.input_ids, batch.attention_mask, batch.rows, config.temperature)
+            valid = self.experience.response_mask[rows]
+            old = self.experience.log_probs[rows][valid]
+            mask = self.experience.policy_mask[rows][valid]
+            value, clipped = policy_loss(
+                new,
+                old,
+                self.experience.advantages[rows][valid],
+                mask,
+                clip_low=config.clip_low,
+                clip_high=config.clip_high,
+                denominator=denominator,
+            )
+            self.sums["policy_loss"] += value.item()
+            self.sums["clip_fraction"] += clipped.item() / self.policy_tokens
+            if self.first:
+                deviation = (new.detach() - old).exp().sub(1).abs().max().item()
+                self.sums["ratio_deviation"] = max(self.sums["ratio_deviation"], deviation)
+            return value
+
+        return loss
+
+    def critic(self, group: Sequence[int]) -> Callable[[], Tensor]:
+        """The value loss of a micro-batch, to be computed when its turn comes."""
+        config, rows = self.stage.config, list(group)
+        masked = config.mask_value_loss and self.policy_tokens > 0
+        denominator = self.policy_tokens if masked else self.response_tokens
+
+        def loss() -> Tensor:
+            batch = self.experience.sequences(group)
+            values = self.stage.critic_engine(batch.input_ids, batch.attention_mask).flatten()[batch.rows - 1]
+            valid = self.experience.response_mask[rows]
+            mask = self.experience.policy_mask if masked else self.experience.response_mask
+            value = config.value_loss_weight * value_loss(
+                values,
+                self.experience.values[rows][valid],
+                self.experience.returns[rows][valid],
+                mask[rows][valid],
+                clip=config.value_clip,
+                denominator=denominator,
+            )
+            self.sums["value_loss"] += value.item()
+            return value
+
+        return loss
+
+
+def save_all(
+    stage: _Stage, tokenizer: PreTrainedTokenizerBase, folder: Path, critic_folder: Path, curriculum_folder: Path
+) -> None:
+    """Writes policy, critic and curriculum with where they come from."""
+    config = stage.config
+    card: Mapping[str, Any] = {
+        "parents": [config.policy, config.reference],
+        "dataset_digest": stage.dataset.digest,
+        "config": config.model_dump(mode="json"),
+    }
+    save_policy(stage.policy.language_model, tokenizer, folder, dict(card))
+    save_critic(stage.critic, tokenizer, critic_folder, {**card, "kl_beta": stage.beta})
+    cccs.save(stage.curriculum, curriculum_folder / CURRICULUM_NAME)
+
+
+def _begin(config: PpoConfig, problems: Sequence[Problem]) -> cccs.Curriculum:
+    if not config.use_curriculum:
+        return {problem.id: cccs.Progress(0) for problem in problems}
+    earlier = cccs.load(storage.fetch(config.curriculum) / CURRICULUM_NAME) if config.curriculum else {}
+    return cccs.begin_stage(earlier, problems, config.stage, config.stages, config.conditional_kinds)
+
+
+def _inherited_beta(config: PpoConfig) -> float:
+    """An adaptive KL weight goes on where the stage before left it; a fixed one is the setting."""
+    if config.kl_target is None or config.critic is None:
+        return config.kl_beta
+    return float(read_card(storage.fetch(config.critic)).get("kl_beta", config.kl_beta))
+
+
+def _order(count: int, seed: int, turn: int) -> list[int]:
+    """A permutation that depends on nothing but its arguments, so a resumed run sees the same."""
+    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + turn)).tolist()
+    return order

@@ -1,0 +1,149 @@
+"""The SFT loop: reference solutions from the end of their signature on, loss on the target alone."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stepcoder.errors import DataError
+from stepcoder.model.batch import collate, micro_batches
+from stepcoder.model.load import device, load_policy, load_tokenizer, save_policy
+from stepcoder.model.policy import Policy
+from stepcoder.model.prompt import Template, split_at_signature
+from stepcoder.platform import engine, storage
+from stepcoder.platform.checkpoints import Checkpoints
+from stepcoder.platform.logs import get_logger, progress
+from stepcoder.platform.tracking import METRICS_NAME, Tracker
+from stepcoder.problems import Problem
+from stepcoder.sft.config import SftConfig
+from stepcoder.validation import open_dataset, open_sampler, validate, write_summary
+
+log = get_logger("sft")
+
+Example = tuple[list[int], list[int]]
+"""Prompt ids, target ids."""
+
+
+def train(config: SftConfig) -> None:
+    """Trains a policy from a base model and publishes it to `config.out`.
+
+    Raises:
+        DataError: the dataset or the base model cannot be used.
+        StepCoderError: a fault at run time, such as a full disk.
+    """
+    engine.start()
+    dataset = open_dataset(config.dataset)
+    tokenizer = load_tokenizer(config.base_model)
+    language_model = load_policy(config.base_model, config.precision)
+    examples = training_examples(dataset.train, Template.of(tokenizer), config)
+    with storage.staged(config.out) as folder, Tracker.start("sft", folder) as tracker:
+        tracker.params(config.model_dump())
+        with open_sampler(config, language_model, tokenizer) as sampler:
+            before = validate(sampler, config, dataset)
+            identity = {"step": "sft", "dataset": dataset.digest, **config.model_dump(exclude={"out", "dataset"})}
+            checkpoints = Checkpoints(config.checkpoints, identity)
+            steps = _optimise(config, Policy(language_model), examples, tracker, checkpoints)
+            after = validate(sampler, config, dataset)
+        tracker.metrics({"validation_pass_at_1": after.pass_at_1}, step=steps)
+        card = {"parents": [config.base_model], "dataset_digest": dataset.digest, "config": config.model_dump()}
+        save_policy(language_model, tokenizer, folder, card)
+        write_summary(folder, "sft", 0, before, after, config, dataset)
+    checkpoints.clear()
+
+
+def training_examples(problems: Sequence[Problem], template: Template, config: SftConfig) -> list[Example]:
+    """Prompt and target ids of every problem that fits into the context; what does not is counted in the log.
+
+    Raises:
+        DataError: none fits.
+    """
+    examples = []
+    for problem in problems:
+        opened, target = split_at_signature(problem)
+        prompt = template.prompt(problem, opened, config.max_prompt_tokens)
+        ids = template.target(target)
+        if prompt is not None and len(ids) <= config.max_new_tokens:
+            examples.append((prompt, ids))
+    if not examples:
+        raise DataError(
+            f"{config.dataset}: none of {len(problems)} training problems fits max_prompt_tokens="
+            f"{config.max_prompt_tokens} and max_new_tokens={config.max_new_tokens}; raise them"
+        )
+    log.info("examples", used=len(examples), too_long=len(problems) - len(examples))
+    return examples
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """A permutation for each epoch that depends on nothing but its arguments, so a resumed run sees the same."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(count, generator=generator).tolist()
+
+
+def _optimise(
+    config: SftConfig, policy: Policy, examples: Sequence[Example], tracker: Tracker, checkpoints: Checkpoints
+) -> int:
+    """All optimiser steps; returns their number."""
+    batch_size = min(config.batch_size, len(examples))
+    steps_an_epoch = math.ceil(len(examples) / batch_size)
+    total = max(1, round(config.epochs * steps_an_epoch))
+    trained = engine.Engine(
+        policy,
+        learning_rate=config.learning_rate,
+        schedule=engine.warm_up_then_linear(round(config.warmup_epochs * steps_an_epoch), total),
+        epsilon=1e-6,
+        zero_stage=config.zero_stage,
+        precision=config.precision,
+        max_gradient_norm=config.max_gradient_norm,
+        weight_decay=config.weight_decay,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
+    done = 0
+    if found := checkpoints.newest():
+        done, place = found
+        trained.load(place, "policy")
+        shutil.copyfile(place / METRICS_NAME, tracker.folder / METRICS_NAME)
+        log.info("resumed", step=done, of=total)
+
+    def checkpoint(folder: Path) -> None:
+        trained.save(folder, "policy")
+        shutil.copyfile(tracker.folder / METRICS_NAME, folder / METRICS_NAME)
+
+    with progress(range(total), "sft") as bar:
+        bar.advance(done)
+        for step in range(done, total):
+            epoch, place_in_epoch = divmod(step, steps_an_epoch)
+            order = epoch_order(len(examples), config.seed, epoch)
+            chosen = [examples[index] for index in order[place_in_epoch * batch_size :][:batch_size]]
+            loss, norm, rate = _step(trained, chosen, config)
+            tracker.metrics({"loss": loss, "gradient_norm": norm, "learning_rate": rate}, step=step + 1)
+            bar.advance(loss=f"{loss:.4f}")
+            if (step + 1) % config.checkpoint_every == 0 and step + 1 < total:
+                checkpoints.save(step + 1, checkpoint)
+    return total
+
+
+def _step(trained: engine.Engine, examples: Sequence[Example], config: SftConfig) -> tuple[float, float, float]:
+    """One optimiser step over a batch: mean loss a target token, gradient norm, learning rate."""
+    lengths = [len(prompt) + len(target) for prompt, target in examples]
+    tokens = sum(len(target) for _, target in examples)
+    total = 0.0
+
+    def share(group: Sequence[int]) -> Callable[[], Tensor]:
+        def loss() -> Tensor:
+            nonlocal total
+            batch = collate([examples[i][0] for i in group], [examples[i][1] for i in group], device())
+            log_probs, _ = trained(batch.input_ids, batch.attention_mask, batch.rows)
+            value: Tensor = -log_probs.sum() / tokens
+            total += value.item()
+            return value
+
+        return loss
+
+    rate = trained.learning_rate
+    norm = trained.step([share(group) for group in micro_batches(lengths, config.micro_batch_tokens)])
+    return total, norm, rate
