@@ -116,9 +116,10 @@ def register(config: RegisterConfig) -> Registration:
         version, created = _version(client, config, facts, source)
         current = _champion_version(client, config.model_name, config.champion_alias)
         promote, why = _still_holds(config, facts, current, version)
-        outcome = {f"{TAG}promoted": str(promote).lower(), f"{TAG}why": why[:5000]}
-        for name, value in outcome.items():
-            client.set_model_version_tag(config.model_name, version.version, name, value)
+        # A champion that comes back by a cached run and does not beat itself keeps the record of its win.
+        if promote or current is None or current.version != version.version:
+            for key, value in ((f"{TAG}promoted", str(promote).lower()), (f"{TAG}why", why[:5000])):
+                client.set_model_version_tag(config.model_name, version.version, key, value)
         if promote and (current is None or current.version != version.version):
             if current is not None:
                 # What to go back to, should the new champion disappoint.

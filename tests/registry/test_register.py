@@ -82,6 +82,14 @@ def test_registering_the_champion_again_leaves_it_champion(enter, name):
     assert "stepcoder.previous_champion" not in version(name, "1").tags
 
 
+def test_a_champion_that_comes_back_and_does_not_beat_itself_keeps_its_record(enter, name):
+    enter(True)
+    assert not enter(False, why="it is the champion itself").promoted
+    assert champion(name) == ADDRESS
+    tags = version(name, "1").tags
+    assert (tags["stepcoder.promoted"], tags["stepcoder.why"]) == ("true", "because")
+
+
 def test_a_version_says_where_it_comes_from(enter, name, monkeypatch):
     monkeypatch.setenv("STEPCODER_RUN_ID", "run-7")
     enter(True, dataset_digest="data", parents=("base_model=123", "problems=456"))
