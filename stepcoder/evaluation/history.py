@@ -87,8 +87,9 @@ def _rows(address: str, missing: list[str]) -> list[dict[str, Any]]:
     for line in (text or "").splitlines():
         try:
             row = json.loads(line)
-            # A step that was resumed writes some of its rows again: the last one counts.
-            by_step[float(row.get("stage", 0)), float(row["step"])] = row
+            # A step may have several lines, such as its losses and a validation; a resumed one writes some again,
+            # and the last value counts.
+            by_step.setdefault((float(row.get("stage", 0)), float(row["step"])), {}).update(row)
         except (ValueError, TypeError, KeyError, AttributeError):
             unread += 1
     if unread:

@@ -51,7 +51,7 @@ class _Curve:
 _MAIN: Final = (
     _Curve("reward", "Reward", "mean reward a sample"),
     _Curve("pass_rate", "Pass rate", "share of samples", (0.0, 0.0), percent=True),
-    _Curve("kl", "KL to the reference", "nats", (0.0, 0.0)),
+    _Curve("kl", "KL to the reference", "nats a token", (0.0, 0.0)),
     _Curve("entropy", "Entropy", "nats a token", (0.0, 0.0)),
 )
 _MORE: Final = (
@@ -60,6 +60,7 @@ _MORE: Final = (
     _Curve("executed_fraction", "Executed tokens", "share of tokens", (0.0, 1.0), percent=True),
     _Curve("level_mean", "Mean curriculum level", "level", (0.0, 0.0)),
     _Curve("response_length", "Response length", "tokens", (0.0, 0.0)),
+    _Curve("truncated", "Responses cut at the limit", "share of samples", (0.0, 0.0), percent=True),
     _Curve("policy_loss", "Policy loss", "loss"),
     _Curve("value_loss", "Value loss", "loss", (0.0, 0.0)),
     _Curve("explained_variance", "Explained variance", "of the returns"),

@@ -39,6 +39,12 @@ def test_a_resumed_step_counts_once_and_in_order(tmp_path):
     assert [row["reward"] for row in read_history([folder]).stages[0].rows] == [0.1, 0.9]
 
 
+def test_a_validation_in_a_line_of_its_own_does_not_hide_the_step(tmp_path):
+    rows = [{"step": 1, "reward": 0.1, "stage": 1}, {"step": 1, "stage": 1, "validation_pass_at_1": 0.5}]
+    folder = write(tmp_path / "ppo", rows, {"step_name": "ppo", "stage": 1})
+    assert read_history([folder]).stages[0].rows == ({**rows[0], **rows[1]},)
+
+
 def test_what_is_missing_is_said_and_does_no_harm(tmp_path):
     broken = tmp_path / "broken"
     broken.mkdir()

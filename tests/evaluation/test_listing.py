@@ -26,16 +26,22 @@ def test_code_that_ran_is_told_from_code_that_did_not(make_sample):
 
 
 def test_two_statements_on_one_line_are_told_apart_behind_wide_characters(make_sample):
-    program = "def double(number):\n    x = 'é漢😀'; y = 1\n"
+    program = "def double(number):\n    x = 'é漢😀'; y = 1\n    z = 2\n    return x\n"
     second = len("    x = 'é漢😀'; ".encode())
     statements = (
         Statement(Span(1, 0, 1, 19), True),
         Statement(Span(2, 4, 2, second - 2), True),
         Statement(Span(2, second, 2, second + 5), False),
+        Statement(Span(3, 4, 3, 9), True),
+        Statement(Span(4, 4, 4, 12), False),
     )
     verdict = Verdict("a", Outcome.RUNTIME_ERROR, (), statements)
     shown = listing(make_sample("a", 0, Outcome.RUNTIME_ERROR, program=program, verdict=verdict))
-    assert looks(shown)[1] == [("own ran", "    x = 'é漢😀'; "), ("own idle", "y = 1")]
+    assert looks(shown)[1:] == [
+        [("own ran", "    x = 'é漢😀'; "), ("own idle", "y = 1")],
+        [("own ran", "    z = 2")],
+        [("own idle", "    return x")],
+    ]
 
 
 def test_a_program_that_does_not_compile_has_no_states(make_sample):
