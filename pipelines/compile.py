@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ordered_defaults(text: str) -> str:
-    """kfp's header lists the keys of a default dictionary in an order that changes from run to run."""
+    """Kfp's header lists the keys of a default dictionary in an order that changes from run to run."""
     return re.sub(
         r"^(#.*\[Default: )(\{.*\})\]$",
         lambda match: f"{match[1]}{dict(sorted(ast.literal_eval(match[2]).items()))}]",

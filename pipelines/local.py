@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from pipelines.watch import CacheHits, Watch
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import logs, storage, tracking
 from stepcoder.platform.config import parse
-from stepcoder.preflight import SECTIONS, preflight
+from stepcoder.preflight import SECTIONS, check_settings, preflight
 
 DEMO_PROBLEMS = Path(__file__).resolve().parent.parent / "examples" / "problems.jsonl"
 INIT = "init"
@@ -50,7 +51,6 @@ class Run:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0, 1 for a fault at run time, 2 for bad input, 130 when interrupted."""
-    # Steps that are processes of kfp.local must not draw a bar each.
     console = Console(file=sys.stdout)
     try:
         run = read_arguments(arguments)
@@ -145,6 +145,7 @@ def execute(run: Run, console: Console) -> int:
     inputs = {"problems": run.problems, "problem_format": run.problem_format, "model_name": run.model_name}
     base_model = run.base_model
     if base_model is None:
+        check_settings(settings)
         with console.status("making a base model"):
             base_model = str(make_base_model(run))
     preflight(inputs | {"base_model": base_model}, settings)
@@ -173,7 +174,9 @@ def make_base_model(run: Run) -> Path:
     mark = f"{config.model_dump_json()}{storage.address_digest(run.problems)}"
     out = run.folder / "base-models" / storage.text_digest(mark)[:16]
     if not out.exists():
-        init_model(config.model_copy(update={"out": str(out)}))
+        # The libraries below draw bars and warn of the missing GPU; none of it concerns a person who waits here.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            init_model(config.model_copy(update={"out": str(out)}))
     return out
 
 
@@ -212,6 +215,9 @@ def run_pipeline(run: Run, inputs: dict[str, Any], settings: dict[str, dict[str,
             raise
     finally:
         watch.finish()
+        # A step that was killed outright could not clear away what it had begun.
+        for partial in (run.folder / "artifacts").rglob(".*.partial"):
+            storage.remove(str(partial))
         root.removeHandler(hits)
         root.setLevel(level)
     return watch

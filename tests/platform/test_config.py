@@ -24,12 +24,13 @@ def test_whole_numbers_may_come_as_floats() -> None:
 
 
 def test_all_faults_are_listed_with_their_names() -> None:
-    settings = {"epoch": 3, "learning_rate": "fast", "epochs": 1.5, "dataset": "other"}
+    settings = {"epoch": 3, "zzz": 1, "learning_rate": "fast", "epochs": 1.5, "dataset": "other"}
     with pytest.raises(DataError) as caught:
         parse(Demo, settings, where="sft", dataset="d")
     lines = str(caught.value).splitlines()
-    assert len(lines) == 4
-    assert any("sft.epoch: unknown setting; did you mean epochs?" in line and "learning_rate" in line for line in lines)
+    assert len(lines) == 5
+    assert "sft.epoch: unknown setting; did you mean epochs?" in lines
+    assert "sft.zzz: unknown setting; valid: epochs, learning_rate, kinds" in lines
     assert any(line.startswith("sft.learning_rate:") and "'fast'" in line for line in lines)
     assert any(line.startswith("sft.epochs:") and "1.5" in line for line in lines)
     assert any(line.startswith("sft.dataset:") and "input of its own" in line for line in lines)

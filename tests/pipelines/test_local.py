@@ -1,0 +1,168 @@
+"""The command that runs the pipeline on this machine: its arguments, its messages, and a whole run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines import local
+from pipelines.presets import DEMO, PRESETS
+from stepcoder.errors import DataError
+from stepcoder.model.init import InitModelConfig
+from stepcoder.preflight import SECTIONS, check_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "problems.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPCODER_HOME", str(tmp_path))
+    for name in ("MLFLOW_TRACKING_URI", "STEPCODER_RUN_ID", "STEPCODER_PROGRESS_SECONDS"):
+        monkeypatch.setenv(name, "")
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_hold_valid_settings_for_every_step(name: str) -> None:
+    preset = PRESETS[name]
+    assert preset.keys() == {local.INIT, *SECTIONS}
+    check_settings({section: values for section, values in preset.items() if section != local.INIT})
+    InitModelConfig(problems="-", out="-", **preset[local.INIT])
+
+
+def test_a_preset_brings_everything_and_arguments_change_it(tmp_path: Path) -> None:
+    run = local.read_arguments(["--preset", "demo", "--set", "ppo.learning_rate=0.5", "--set", "sft.precision=bf16"])
+    assert (run.problems, run.base_model, run.stages) == (str(EXAMPLES), None, 3)
+    assert run.folder == tmp_path / "runs" / "demo"
+    assert run.settings["ppo"] == DEMO["ppo"] | {"learning_rate": 0.5}
+    assert run.settings["sft"] == DEMO["sft"] | {"precision": "bf16"}
+    assert DEMO["ppo"]["learning_rate"] != 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "faults"),
+    [
+        ([], ["--problems is missing", "--base-model is missing"]),
+        (["--preset", "smoke", "--stages", "0"], ["--stages: must be at least 1"]),
+        (["--preset", "smoke", "--set", "ppo", "--set", "gates.x=1"], ["STEP.SETTING=VALUE", "unknown step 'gates'"]),
+    ],
+)
+def test_wrong_arguments_are_listed(arguments: list[str], faults: list[str]) -> None:
+    with pytest.raises(DataError) as caught:
+        local.read_arguments(arguments)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(faults)
+    assert all(fault in line for fault, line in zip(faults, lines, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (["--preset", "smoke", "--problems", "nowhere.jsonl"], ["nowhere.jsonl: there is no such file"]),
+        (["--preset", "smoke", "--set", "ppo.stage=4"], ["ppo.stage: is an input of its own"]),
+        (
+            ["--preset", "smoke", "--format", "csv", "--base-model", "/no/model", "--set", "sft.epoch=1"],
+            [
+                "sft.epoch: unknown setting; did you mean epochs?",
+                "'csv' is not a known format",
+                "/no/model: there is no",
+            ],
+        ),
+    ],
+)
+def test_bad_input_stops_the_command_before_anything_runs(
+    arguments: list[str], shown: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert local.main(arguments) == 2
+    printed = capsys.readouterr().out
+    assert all(fault in printed for fault in shown)
+    assert printed.count("error:") == len(shown)
+    assert not (tmp_path / "runs" / "smoke" / "artifacts").exists()
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pipelines.local", "--preset", "smoke", *arguments]
+    environment = os.environ | {"STEPCODER_HOME": str(folder), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(folder: Path, *arguments: str) -> tuple[int, str]:
+    with start(folder, *arguments) as process:
+        output, _ = process.communicate(timeout=600)
+    return process.returncode, output
+
+
+def children(parent: int) -> list[int]:
+    tree: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdecimal():
+                tree.setdefault(int((entry / "stat").read_text().rpartition(")")[2].split()[1]), []).append(
+                    int(entry.name)
+                )
+    found = list(tree.get(parent, []))
+    for child in found:
+        found += tree.get(child, [])
+    return found
+
+
+@pytest.mark.slow
+def test_a_failed_step_is_named_with_its_own_words_and_its_exit_status(tmp_path: Path) -> None:
+    status, output = finish(tmp_path, "--set", "sft.max_prompt_tokens=4")
+    assert status == 2
+    _, _, end = output.partition("sft failed")
+    assert re.search(r"none of \d+ training problems fits max_prompt_tokens=4", end)
+    assert "ppo-stage-1" not in output
+    assert "✓ notify" in output
+    assert "Traceback" not in output
+    log = tmp_path / "runs" / "smoke" / "logs" / "sft.log"
+    assert str(log) in end
+    assert "event=failed" in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_run_whose_step_was_killed_goes_on_where_it_was_and_ends_with_tables(tmp_path: Path) -> None:
+    arguments = ("--set", "ppo.steps=30")
+    checkpoints = tmp_path / "runs" / "smoke" / "checkpoints"
+    with start(tmp_path, *arguments) as process:
+        while process.poll() is None and len(list(checkpoints.glob("*/step-*"))) < 2:
+            time.sleep(0.1)
+        for child in children(process.pid):
+            with contextlib.suppress(OSError):
+                if b"kfp.dsl.executor_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(child, signal.SIGKILL)
+        output, _ = process.communicate(timeout=600)
+    assert process.returncode == 1, output
+    assert "ppo-stage-1 failed" in output
+    assert not list((tmp_path / "runs" / "smoke" / "artifacts").rglob(".*.partial"))
+
+    status, output = finish(tmp_path, *arguments)
+    assert status == 0, output
+    assert output.count("earlier result") == 2
+    assert "after PPO stage 1" in output
+    assert "Gate:" in output
+    assert (tmp_path / "runs" / "smoke" / "report.html").is_file()
+    assert re.search(r"resumed|resum", (tmp_path / "runs" / "smoke" / "logs" / "ppo-stage-1.log").read_text())
+
+
+@pytest.mark.slow
+def test_a_changed_file_at_the_same_address_is_not_taken_from_the_cache(tmp_path: Path) -> None:
+    problems = tmp_path / "problems.jsonl"
+    lines = EXAMPLES.read_text().splitlines(keepends=True)
+    outputs: list[Any] = []
+    for count in (200, 200, 150):
+        problems.write_text("".join(lines[:count]))
+        outputs.append(finish(tmp_path, "--problems", str(problems), "--set", "ppo.steps=1"))
+    assert [status for status, _ in outputs] == [0, 0, 0]
+    assert [output.count("earlier result") for _, output in outputs] == [0, 3, 0]

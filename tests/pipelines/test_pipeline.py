@@ -1,0 +1,252 @@
+"""What the compiled pipeline says: tasks, parameters, wiring, caching, retry, resources, environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kfp import compiler
+
+from components import images
+from pipelines import compile as generated
+from pipelines.pods import PODS, SMALL
+from pipelines.presets import SMOKE
+from pipelines.stepcoder import build
+from pipelines.stepcoder_smoke import build_smoke
+
+TASKS = [
+    "resolve-inputs",
+    "verify-dataset",
+    "sft",
+    "ppo-stage",
+    "ppo-stage-2",
+    "ppo-stage-3",
+    "evaluate",
+    "promotion-gate",
+    "register-model",
+]
+
+
+def compiled(pipeline: Any, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    compiler.Compiler().compile(pipeline, str(folder / "pipeline.yaml"))
+    spec, platform = yaml.safe_load_all((folder / "pipeline.yaml").read_text())
+    return spec, platform
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
+    return compiled(build(), tmp_path_factory.mktemp("compiled"))
+
+
+@pytest.fixture(scope="module")
+def spec(both: tuple[dict[str, Any], dict[str, Any]]) -> dict[str, Any]:
+    return both[0]
+
+
+@pytest.fixture(scope="module")
+def tasks(spec: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = spec["components"]["comp-stepcoder-train"]["dag"]["tasks"]
+    return found
+
+
+def executor(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
+    label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
+    container: dict[str, Any] = spec["deploymentSpec"]["executors"][label]["container"]
+    return container
+
+
+def pod_of(task: str) -> str:
+    return "ppo-stage" if task.startswith("ppo-stage") else task
+
+
+def source(task: dict[str, Any], name: str) -> str:
+    """Where an input comes from, as `task.output`, a pipeline parameter, or a constant."""
+    inputs = task["inputs"].get("artifacts", {}) | task["inputs"].get("parameters", {})
+    match inputs[name]:
+        case {"taskOutputArtifact": {"producerTask": producer, "outputArtifactKey": key}}:
+            return f"{producer}.{key}"
+        case {"taskOutputParameter": {"producerTask": producer, "outputParameterKey": key}}:
+            return f"{producer}.{key}"
+        case {"componentInputParameter": parameter}:
+            return str(parameter)
+        case {"runtimeValue": {"constant": constant}}:
+            return repr(constant)
+    raise AssertionError(inputs[name])
+
+
+def test_the_pipeline_has_these_parameters_and_defaults(spec: dict[str, Any]) -> None:
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert {name: (value["parameterType"], value.get("defaultValue")) for name, value in parameters.items()} == {
+        "problems": ("STRING", None),
+        "base_model": ("STRING", None),
+        "problem_format": ("STRING", "apps_plus"),
+        "model_name": ("STRING", "stepcoder"),
+        "champion_alias": ("STRING", "champion"),
+        "verification": ("STRUCT", {}),
+        "sft": ("STRUCT", {}),
+        "ppo": ("STRUCT", {}),
+        "evaluation": ("STRUCT", {}),
+        "gate": ("STRUCT", {}),
+        "checkpoints": ("STRING", ""),
+        "measurements": ("STRING", ""),
+    }
+    assert [name for name, value in parameters.items() if not value.get("isOptional")] == ["base_model", "problems"]
+
+
+def test_the_pipeline_has_these_tasks(tasks: dict[str, Any]) -> None:
+    assert sorted(tasks) == sorted(TASKS)
+    shown = {name: task["taskInfo"]["name"] for name, task in tasks.items()}
+    assert shown == {name: name for name in TASKS} | {"ppo-stage": "ppo-stage-1"}
+
+
+@pytest.mark.parametrize("stages", [1, 2, 5])
+def test_every_stage_is_a_task(stages: int, tmp_path: Path) -> None:
+    spec, _ = compiled(build(stages), tmp_path)
+    tasks = spec["components"]["comp-stepcoder-train"]["dag"]["tasks"]
+    names = sorted(
+        (name for name in tasks if name.startswith("ppo-stage")), key=lambda name: tasks[name]["taskInfo"]["name"]
+    )
+    assert [source(tasks[name], "stage") for name in names] == [repr(float(number + 1)) for number in range(stages)]
+    assert {source(tasks[name], "stages") for name in names} == {repr(float(stages))}
+    assert source(tasks["register-model"], "policy_uri") == f"{names[-1]}.policy_uri"
+
+
+def test_a_pipeline_without_stages_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        build(0)
+
+
+def test_the_digests_of_resolve_inputs_reach_the_steps_that_are_cached(tasks: dict[str, Any]) -> None:
+    assert source(tasks["verify-dataset"], "problems_digest") == "resolve-inputs.problems_digest"
+    assert source(tasks["sft"], "base_model_digest") == "resolve-inputs.base_model_digest"
+    assert source(tasks["evaluate"], "champion_uri") == "resolve-inputs.champion_uri"
+    assert source(tasks["evaluate"], "champion_digest") == "resolve-inputs.champion_digest"
+    assert source(tasks["evaluate"], "base_model_digest") == "resolve-inputs.base_model_digest"
+
+
+def test_what_the_stages_hand_on(tasks: dict[str, Any]) -> None:
+    before = {"ppo-stage": "sft", "ppo-stage-2": "ppo-stage", "ppo-stage-3": "ppo-stage-2"}
+    for name, previous in before.items():
+        task = tasks[name]
+        assert source(task, "dataset") == "verify-dataset.dataset"
+        assert source(task, "reference") == "sft.policy"
+        assert source(task, "policy_in") == f"{previous}.policy"
+        assert source(task, "history_in") == f"{previous}.history"
+        if previous == "sft":
+            assert not {"critic_in", "curriculum_in"} & task["inputs"]["artifacts"].keys()
+        else:
+            assert source(task, "critic_in") == f"{previous}.critic"
+            assert source(task, "curriculum_in") == f"{previous}.curriculum"
+
+
+def test_what_evaluation_gate_and_registration_get(tasks: dict[str, Any]) -> None:
+    evaluate, gate, register = tasks["evaluate"], tasks["promotion-gate"], tasks["register-model"]
+    assert source(evaluate, "sft_policy") == "sft.policy"
+    assert source(evaluate, "candidate") == "ppo-stage-3.policy"
+    assert source(evaluate, "history") == "ppo-stage-3.history"
+    assert source(evaluate, "base_model") == "base_model"
+    assert source(gate, "evaluation") == "evaluate.evaluation"
+    assert source(register, "promote") == "promotion-gate.promote"
+    assert source(register, "why") == "promotion-gate.why"
+    assert source(register, "decision") == "promotion-gate.decision"
+    # An artifact input would be downloaded whole, weights and all.
+    assert register["inputs"]["artifacts"].keys() == {"decision"}
+
+
+def test_settings_go_to_their_step_and_to_the_check_at_the_start(tasks: dict[str, Any]) -> None:
+    sections = {"verify-dataset": "verification", "sft": "sft", "ppo-stage-2": "ppo", "evaluate": "evaluation"}
+    for task, section in (sections | {"promotion-gate": "gate"}).items():
+        assert source(tasks[task], "settings") == section
+        assert source(tasks["resolve-inputs"], section) == section
+
+
+def test_only_the_long_reproducible_steps_are_cached(spec: dict[str, Any], tasks: dict[str, Any]) -> None:
+    cached = {name for name, task in tasks.items() if task["cachingOptions"].get("enableCache")}
+    assert cached == {"verify-dataset", "sft", "ppo-stage", "ppo-stage-2", "ppo-stage-3"}
+    assert not spec["root"]["dag"]["tasks"]["notify"]["cachingOptions"].get("enableCache")
+
+
+def test_retries_and_their_pauses(tasks: dict[str, Any]) -> None:
+    for name, task in tasks.items():
+        retries = 3 if name == "sft" or name.startswith("ppo-stage") else 2
+        assert task["retryPolicy"] == {
+            "maxRetryCount": retries,
+            "backoffDuration": "30s",
+            "backoffFactor": 2.0,
+            "backoffMaxDuration": "600s",
+        }
+
+
+def test_where_nobody_retries_there_is_no_policy(tmp_path: Path) -> None:
+    spec, _ = compiled(build(retry=False), tmp_path)
+    for task in spec["components"]["comp-stepcoder-train"]["dag"]["tasks"].values():
+        assert "retryPolicy" not in task
+
+
+def test_images_and_resources(spec: dict[str, Any], tasks: dict[str, Any]) -> None:
+    for name, task in tasks.items():
+        container = executor(spec, task)
+        trains = name in {"sft", "evaluate"} or name.startswith("ppo-stage")
+        assert container["image"] == (images.TRAINER if trains else images.TOOLS)
+        assert ":latest" not in container["image"]
+        assert "pip install" not in " ".join(container["command"])
+        resources = container["resources"]
+        pod = PODS[pod_of(name)]
+        assert (resources["resourceCpuLimit"], resources["resourceMemoryLimit"]) == (pod.cpu, pod.memory)
+        assert (resources["resourceCpuRequest"], resources["resourceMemoryRequest"]) == (pod.cpu, pod.memory)
+        accelerator = resources.get("accelerator", {})
+        asked = (accelerator.get("resourceCount"), accelerator.get("resourceType"))
+        assert asked == (("1", "nvidia.com/gpu") if trains else (None, None))
+
+
+def test_the_run_id_comes_by_the_environment_and_never_as_a_parameter(
+    both: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    spec, platform = both
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert sorted(executors) == sorted([*(f"exec-{name}" for name in TASKS), "exec-notify"])
+    for name, configured in executors.items():
+        assert configured["fieldPathAsEnv"] == [
+            {"fieldPath": "metadata.labels['pipeline/runid']", "name": "STEPCODER_RUN_ID"}
+        ], name
+        assert all(item["optional"] for item in configured["configMapAsEnv"] + configured["secretAsEnv"])
+    assert "{{$.pipeline_job" not in yaml.safe_dump(spec)
+
+
+def test_notify_runs_after_the_train_pipeline_whatever_happened(spec: dict[str, Any]) -> None:
+    root = spec["root"]["dag"]["tasks"]
+    notify = root["notify"]
+    assert notify["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    (body,) = (name for name in root if name != "notify")
+    assert notify["inputs"]["parameters"]["status"] == {"taskFinalStatus": {"producerTask": body}}
+    inner = spec["components"][root[body]["componentRef"]["name"]]["dag"]["tasks"]
+    assert list(inner) == ["stepcoder-train"]
+
+
+def test_the_smoke_pipeline_has_one_stage_small_pods_and_settings_of_its_own(tmp_path: Path) -> None:
+    spec, _ = compiled(build_smoke(), tmp_path)
+    tasks = spec["components"]["comp-stepcoder-smoke-train"]["dag"]["tasks"]
+    assert sorted(tasks) == sorted(name for name in TASKS if name not in {"ppo-stage-2", "ppo-stage-3"})
+    for name, task in tasks.items():
+        resources = executor(spec, task)["resources"]
+        assert resources["resourceMemoryLimit"] == SMALL[pod_of(name)].memory == "4Gi"
+        assert "accelerator" not in resources
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    for section in ("verification", "sft", "ppo", "evaluation", "gate"):
+        assert parameters[section]["defaultValue"] == SMOKE[section]
+
+
+def test_generated_files_are_what_the_code_gives() -> None:
+    assert generated.differing() == [], "run `make compile` and commit what it writes"
+
+
+def test_the_check_names_a_file_that_differs_and_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generated, "generate", lambda: {"pipelines/stepcoder.yaml": "other"})
+    assert generated.main(["--check"]) == 1
+    printed = capsys.readouterr().err
+    assert "pipelines/stepcoder.yaml" in printed
+    assert "make compile" in printed
