@@ -10,22 +10,20 @@ and the detail says so.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from typing import Any
 
 from stepcoder.problems.problem import CheckTest
+from stepcoder.sandbox.bench import Bench
 from stepcoder.sandbox.inside import frames
-from stepcoder.sandbox.job import Job, Outcome, TestResult
-from stepcoder.sandbox.processes import Zygote, memory_file
-from stepcoder.sandbox.session import Program, Session
+from stepcoder.sandbox.inside.checker import CHECK
+from stepcoder.sandbox.job import Outcome, TestResult
+from stepcoder.sandbox.session import Session
 
 LINE_CHARACTERS = 160
 
 
-def run_check(
-    zygote: Zygote, job: Job, program: Program, session: Session, test: CheckTest, index: int
-) -> TestResult | None:
+def run_check(bench: Bench, session: Session, test: CheckTest, index: int) -> TestResult | None:
     """Runs one check against the program that `session` holds.
 
     Returns:
@@ -35,25 +33,24 @@ def run_check(
         UnjudgeableError: the preamble does not run.
         ZygoteError: a process of the judge is gone.
     """
-    check = Program(memory_file(), 0, program.preamble)
-    try:
-        with Session(zygote, replace(job, program=test.code, trace=False), check, "check") as checker:
-            if not checker.start():
-                why = check.rejection.exception if check.rejection else None
-                return session.result(Outcome.WRONG_ANSWER, detail=f"the check does not compile: {why}")
-            exchange = _Exchange(session, checker, index)
-            claim = exchange.run()
-        if claim is not None:
-            return exchange.judged(claim, test)
-        if session.ended is not None:
-            return None
-        if exchange.refused is not None:
-            return exchange.refused
-        how = checker.silent().detail
-        who = "the check does not end with this value" if exchange.calls else "the check fails by itself"
-        return session.result(Outcome.WRONG_ANSWER, detail=f"{who}: {how}")
-    finally:
-        os.close(check.probes)
+    compiled = bench.compiler.compile_once(test.code, CHECK, bench.job.limits)
+    if compiled.rejection is not None:
+        why = compiled.rejection.exception or compiled.rejection.detail
+        return session.result(Outcome.WRONG_ANSWER, detail=f"the check does not compile: {why}")
+    check = replace(bench.program, compiled=compiled)
+    with Session(bench.zygote, bench.job, check, "check") as checker:
+        checker.start()
+        exchange = _Exchange(session, checker, index)
+        claim = exchange.run()
+    if claim is not None:
+        return exchange.judged(claim, test)
+    if session.ended is not None:
+        return None
+    if exchange.refused is not None:
+        return exchange.refused
+    how = checker.silent().detail
+    who = "the check does not end with this value" if exchange.calls else "the check fails by itself"
+    return session.result(Outcome.WRONG_ANSWER, detail=f"{who}: {how}")
 
 
 class _Exchange:

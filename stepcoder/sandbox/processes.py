@@ -53,7 +53,6 @@ class Zygote:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
-        self._live = 0
         self.folder = Path(tempfile.mkdtemp(prefix="stepcoder-sandbox-"))
         self._room = self.folder / "room"
         self._room.mkdir()
@@ -91,13 +90,19 @@ class Zygote:
         """The process id."""
         return self._process.pid
 
-    def fork(self, stdin: int, stdout: int, probes: int) -> Child:
+    def fork(self, stdin: int, stdout: int, probes: int, clean: bool) -> Child:
         """A new child on these descriptors, which stay the caller's.
+
+        Args:
+            stdin: its standard input.
+            stdout: its standard output.
+            probes: its memory for executed statements.
+            clean: empty its folder first: no other program lives in it.
 
         Raises:
             ZygoteError: the zygote does not answer.
         """
-        if not self._live:  # a program and its check run at the same time
+        if clean:
             self._clean_room()
         ours, theirs = socket.socketpair()
         try:
@@ -111,7 +116,6 @@ class Zygote:
             raise ZygoteError(f"the zygote does not fork: {error}") from error
         finally:
             theirs.close()
-        self._live += 1
         return Child(zygote.FORKED.unpack(message)[0], descriptors[0], ours)
 
     def reap(self, child: Child) -> tuple[int, float]:
@@ -128,7 +132,6 @@ class Zygote:
             status, seconds = zygote.REAPED.unpack(self._reply(zygote.REAPED.size))
         except OSError as error:
             raise ZygoteError(f"the zygote does not reap: {error}") from error
-        self._live -= 1
         return status, seconds
 
     def kill(self) -> None:

@@ -9,41 +9,33 @@ from __future__ import annotations
 import json
 import os
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from stepcoder.sandbox.compiler import Compiled
 from stepcoder.sandbox.inside import frames
-from stepcoder.sandbox.job import Job, Outcome, Span, TestResult
+from stepcoder.sandbox.job import Job, Outcome, TestResult
 from stepcoder.sandbox.processes import Child, EndedError, Zygote, ZygoteError, memory_file, signal_name
 
 MODULE_NAME = "solution"
 TAIL_BYTES = 1000
-COMPILED_BYTES = 256 << 20
-"""The longest message before the program runs: spans and code."""
 SLACK_BYTES = 1 << 16
 """A claim may be longer than its value by so much."""
 
 
 class UnjudgeableError(Exception):
-    """The dataset is at fault: the preamble does not compile or run, or a check fails by itself."""
+    """The dataset is at fault: the preamble does not compile or run."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Program:
-    """What is known of a job's program, over all its children."""
+    """A job's program, ready for any number of children."""
 
+    preamble: Compiled | None
+    compiled: Compiled
     probes: int
     """A memfd with a byte for each statement, shared by all children."""
-    probe_bytes: int
-    """Its size; 0 when statements are not recorded."""
-    preamble: bytes | None = None
-    code: bytes | None = None
-    """Marshalled code as the first child compiled it, before the program ran. The judge only passes it on."""
-    spans: list[Span] = field(default_factory=list)
-    calls_itself: bool = False
-    rejection: TestResult | None = None
-    """Why the program does not compile."""
 
 
 class Session:
@@ -63,11 +55,12 @@ class Session:
         self.cpu_seconds = 0.0
         self.output: bytes | None = None
         """All of standard output, up to one byte over the limit; None before the end."""
-        self._started = False
 
     def __enter__(self) -> Self:
         try:
-            self._child: Child = self._zygote.fork(self._stdin, self._stdout, self._program.probes)
+            self._child: Child = self._zygote.fork(
+                self._stdin, self._stdout, self._program.probes, clean=self._mode != "check"
+            )
         except ZygoteError:
             self._close_files()
             raise
@@ -87,64 +80,26 @@ class Session:
             self._child.close()
             self._close_files()
 
-    def start(self, *messages: bytes) -> bool:
-        """Sends the job and `messages` after it; whether the program compiles.
-
-        Raises:
-            UnjudgeableError: the preamble does not compile or run.
-            ZygoteError: the child ended before it looked at the program.
-        """
-        program, limits = self._program, self._job.limits
+    def start(self, *messages: bytes) -> None:
+        """Sends the program, and `messages` after it; the limits of the first test count from here."""
+        compiled, preamble, limits = self._program.compiled, self._program.preamble, self._job.limits
         job = {
-            "program": "" if program.code else self._job.program,
-            "preamble": "" if program.preamble else self._job.preamble,
             "entry_point": self._job.entry_point,
             "mode": self._mode,
             "name": "__main__" if self._mode == "stdin" else MODULE_NAME,
-            "probes": program.probe_bytes,
-            "statements": len(program.spans),
-            "calls_itself": program.calls_itself,
-            "compiled": program.code is not None,
-            "preamble_compiled": program.preamble is not None,
+            "probes": len(compiled.spans) > 0,
+            "statements": len(compiled.spans),
+            "calls_itself": compiled.calls_itself,
+            "preamble": preamble is not None,
+            "random": "random" in self._job.program or "random" in self._job.preamble,
             "memory": limits.memory_mib << 20,
             "output": limits.output_bytes,
             "cpu": int(limits.cpu_seconds * (len(self._job.tests) + 2)) + 1,
         }
         parts = [frames.pack(frames.JOB, json.dumps(job).encode())]
-        if program.preamble is not None:
-            parts.append(frames.pack(frames.PREAMBLE, program.preamble))
-        if program.code is not None:
-            parts.append(frames.pack(frames.CODE, program.code))
-        self._child.send(*parts, *messages)
-        try:
-            while program.code is None:
-                kind, payload = self._child.receive(limits.cpu_seconds, limits.wall_seconds, COMPILED_BYTES)
-                self._started = True
-                if kind == frames.PREAMBLE:
-                    program.preamble = payload
-                elif kind == frames.BROKEN:
-                    raise UnjudgeableError(f"the preamble fails: {json.loads(payload)['exception']}")
-                elif kind == frames.REJECTED:
-                    fault = json.loads(payload)
-                    program.rejection = TestResult(
-                        Outcome.COMPILE_ERROR, exception=fault["exception"], line=fault["line"]
-                    )
-                    return False
-                elif kind == frames.COMPILED:
-                    report = json.loads(payload)
-                    program.spans = [Span(*span) for span in report["spans"]]
-                    program.calls_itself = report["calls_itself"]
-                elif kind == frames.CODE:
-                    program.code = payload
-        except EndedError as end:
-            self.ended = end.cause
-            if end.cause == "exit" and not self._started and self._job.preamble == "" and self._child.cpu() < 0.01:
-                raise ZygoteError("a child ended before it began") from end
-            detail = {"cpu": f"compiling takes more than {limits.cpu_seconds:g} s"}.get(end.cause, "the compiler died")
-            program.rejection = TestResult(Outcome.COMPILE_ERROR, detail=detail)
-            return False
-        self._child.mark()
-        return True
+        if preamble is not None:
+            parts.append(frames.pack(frames.CODE, preamble.code))
+        self._child.send(*parts, frames.pack(frames.CODE, compiled.code), *messages)
 
     def ask(self, message: bytes) -> None:
         """Sends one test, or one call of a check; its limits count from here."""

@@ -7,19 +7,19 @@ only after its claim, so that CPU time is counted while it waits and each claim 
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from typing import Any
 
 from stepcoder.problems.problem import CallTest, CheckTest, StdinTest
 from stepcoder.sandbox import compare
+from stepcoder.sandbox.bench import Bench
 from stepcoder.sandbox.checks import run_check
+from stepcoder.sandbox.compiler import Compiler
+from stepcoder.sandbox.inside.child import PREAMBLE, PROGRAM
 from stepcoder.sandbox.job import Job, Outcome, Statement, TestResult, Verdict
 from stepcoder.sandbox.prepared import PreparedTest, PreparedTests
 from stepcoder.sandbox.processes import Zygote, memory_file
 from stepcoder.sandbox.session import Program, Session, UnjudgeableError
 from stepcoder.sandbox.words import brief_claim, brief_value, output_difference
-
-PREAMBLES_KEPT = 256
 
 
 class Slot:
@@ -27,7 +27,7 @@ class Slot:
 
     def __init__(self) -> None:
         self._zygote: Zygote | None = None
-        self._preambles: OrderedDict[str, bytes] = OrderedDict()
+        self._compiler: Compiler | None = None
 
     def judge(self, job: Job, prepared: PreparedTests) -> Verdict:
         """Judges one job.
@@ -35,31 +35,34 @@ class Slot:
         Raises:
             ZygoteError: a process of the judge is gone; the job can be tried again.
         """
-        if self._zygote is None:
+        if self._zygote is None or self._compiler is None:
+            if self._compiler is not None:
+                self._compiler.close()
             self._zygote = Zygote()
-        # A statement takes at least one byte of source, so there is a place for each.
-        probe_bytes = len(job.program.encode(errors="replace")) + 1 if job.trace else 0
-        program = Program(memory_file(size=probe_bytes), probe_bytes, self._preambles.get(job.preamble))
+            self._compiler = Compiler(self._zygote)
+        compiler = self._compiler
+        compiled = compiler.compile(job.program, PROGRAM, job.limits, job.entry_point, job.trace)
+        if compiled.rejection is not None:
+            results = [compiled.rejection, *[TestResult(Outcome.NOT_RUN)] * (len(job.tests) - 1)]
+            return Verdict(job.id, Outcome.COMPILE_ERROR, tuple(results))
+        preamble = compiler.compile_once(job.preamble, PREAMBLE, job.limits) if job.preamble else None
+        if preamble is not None and preamble.rejection is not None:
+            return unjudgeable(job, f"the preamble does not compile: {preamble.rejection.exception}")
+        probes = memory_file(size=len(compiled.spans))
         try:
-            results = _results(self._zygote, job, prepared, program)
-            return Verdict(job.id, overall(results), tuple(results), _statements(program))
+            bench = Bench(self._zygote, compiler, job, Program(preamble, compiled, probes))
+            results = _results(bench, prepared)
+            return Verdict(job.id, overall(results), tuple(results), _statements(bench.program))
         except UnjudgeableError as fault:
-            return broken(job, str(fault))
+            return unjudgeable(job, str(fault))
         finally:
-            os.close(program.probes)
-            if program.preamble is not None:
-                self._keep_preamble(job.preamble, program.preamble)
+            os.close(probes)
 
     def restart(self) -> None:
         """Ends the zygote; the next job starts a new one. Can be called from any thread."""
         zygote, self._zygote = self._zygote, None
         if zygote is not None:
             zygote.kill()
-
-    def _keep_preamble(self, preamble: str, code: bytes) -> None:
-        self._preambles[preamble] = code
-        while len(self._preambles) > PREAMBLES_KEPT:
-            self._preambles.popitem(last=False)
 
 
 def broken(job: Job, detail: str) -> Verdict:
@@ -68,65 +71,64 @@ def broken(job: Job, detail: str) -> Verdict:
     return Verdict(job.id, Outcome.INFRA_ERROR, (result,) * len(job.tests))
 
 
+def unjudgeable(job: Job, detail: str) -> Verdict:
+    """The verdict when the problem itself is at fault: a runtime error, so that its record is put aside."""
+    result = TestResult(Outcome.RUNTIME_ERROR, detail=detail)
+    return Verdict(job.id, Outcome.RUNTIME_ERROR, (result,) * len(job.tests))
+
+
 def overall(results: list[TestResult]) -> Outcome:
     """The outcome of the first test that did not pass."""
     return next((result.outcome for result in results if result.outcome is not Outcome.PASS), Outcome.PASS)
 
 
-def _results(zygote: Zygote, job: Job, prepared: PreparedTests, program: Program) -> list[TestResult]:
+def _results(bench: Bench, prepared: PreparedTests) -> list[TestResult]:
     results: list[TestResult] = []
     tests = prepared.tests
     while len(results) < len(tests):
-        if job.limits.stop_at_first_failure and overall(results) is not Outcome.PASS:
+        if bench.job.limits.stop_at_first_failure and overall(results) is not Outcome.PASS:
             return results + [TestResult(Outcome.NOT_RUN)] * (len(tests) - len(results))
         if isinstance(tests[len(results)].test, StdinTest):
-            results.append(_run_script(zygote, job, program, tests[len(results)]))
+            results.append(_run_script(bench, tests[len(results)]))
         else:
-            results += _run_calls(zygote, job, program, tests, len(results))
-        if program.rejection is not None:
-            return [program.rejection] + [TestResult(Outcome.NOT_RUN)] * (len(tests) - 1)
+            results += _run_calls(bench, tests, len(results))
     return results
 
 
-def _run_script(zygote: Zygote, job: Job, program: Program, test: PreparedTest) -> TestResult:
+def _run_script(bench: Bench, test: PreparedTest) -> TestResult:
     """One standard-input test, in a child of its own."""
     assert isinstance(test.test, StdinTest)
-    claim = None
-    with Session(zygote, job, program, "stdin", stdin=test.request) as session:
-        if session.start():
-            claim = session.claim(0)
-    if program.rejection is not None:
-        return program.rejection
+    limit = bench.job.limits.output_bytes
+    with bench.session("stdin", stdin=test.request) as session:
+        session.start()
+        claim = session.claim(0)
     if claim is None and not (session.ended == "exit" and session.status == 0):
         return session.silent()
     claim = claim or {}
     if claim.get("status", 1 if "exception" in claim else 0) != 0:
         return session.raised(claim)
     output = session.output or b""
-    if len(output) > job.limits.output_bytes:
-        return session.result(Outcome.OUTPUT_LIMIT, claim, detail=f"more than {job.limits.output_bytes} bytes")
+    if len(output) > limit:
+        return session.result(Outcome.OUTPUT_LIMIT, claim, detail=f"more than {limit} bytes")
     actual = output.decode(errors="surrogateescape")
     if compare.output_matches(test.test.stdout, actual):
         return session.result(Outcome.PASS)
     return session.result(Outcome.WRONG_ANSWER, detail=output_difference(test.test.stdout, actual))
 
 
-def _run_calls(
-    zygote: Zygote, job: Job, program: Program, tests: tuple[PreparedTest, ...], first: int
-) -> list[TestResult]:
+def _run_calls(bench: Bench, tests: tuple[PreparedTest, ...], first: int) -> list[TestResult]:
     """Call and check tests from `first` on, in one child, up to the end or to the first that ends it."""
     results: list[TestResult] = []
     last = first
     while last < len(tests) and not isinstance(tests[last].test, StdinTest):
         last += 1
-    with Session(zygote, job, program, "call") as session:
-        if not session.start(tests[first].request):
-            return [TestResult(Outcome.NOT_RUN)]
+    with bench.session("call") as session:
+        session.start(tests[first].request)
         report = session.loaded()
         for index in range(first, last) if report == {} else ():
             test = tests[index].test
             if isinstance(test, CheckTest):
-                result = run_check(zygote, job, program, session, test, index)
+                result = run_check(bench, session, test, index)
             else:
                 if index > first:
                     session.ask(tests[index].request)
@@ -135,7 +137,7 @@ def _run_calls(
             if result is None:
                 break
             results.append(result)
-            if job.limits.stop_at_first_failure and result.outcome is not Outcome.PASS:
+            if bench.job.limits.stop_at_first_failure and result.outcome is not Outcome.PASS:
                 break
     if report is not None and report != {}:
         return [session.raised(report)] * (last - first)
@@ -171,7 +173,6 @@ def _judge_claim(session: Session, test: PreparedTest, claim: dict[str, Any]) ->
 
 
 def _statements(program: Program) -> tuple[Statement, ...]:
-    if program.rejection is not None or not program.spans:
-        return ()
-    reached = os.pread(program.probes, len(program.spans), 0)
-    return tuple(Statement(span, bool(hit)) for span, hit in sorted(zip(program.spans, reached, strict=True)))
+    spans = program.compiled.spans
+    reached = os.pread(program.probes, len(spans), 0)
+    return tuple(Statement(span, bool(hit)) for span, hit in sorted(zip(spans, reached, strict=True)))

@@ -1,4 +1,4 @@
-"""What a forked process does with one program: compile it, run it on the inputs it is sent, send claims back.
+"""What a forked process does with one program: run it on the inputs it is sent, send claims back.
 
 Nothing here is trusted once the program runs. A claim is data that the judge checks and compares; a program that
 writes its own claims gains nothing, for it does not know the right ones.
@@ -6,7 +6,6 @@ writes its own claims gains nothing, for it does not know the right ones.
 
 from __future__ import annotations
 
-import ast
 import atexit
 import gc
 import json
@@ -22,49 +21,51 @@ from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 from stepcoder.problems import values
-from stepcoder.sandbox.inside import checker, faults, frames, probes
+from stepcoder.sandbox.inside import checker, compiler, faults, frames, probes
 from stepcoder.sandbox.inside.graph import Graph
 
 PROGRAM = "<program>"
 PREAMBLE = "<preamble>"
-BYTE_ORDER_MARK = "\ufeff"
 # Frames of this file under the program's own: a program may recurse as deep as it could in a script.
 FRAMES_BELOW = 8
 
 
 def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
-    """Serves one job and ends the process.
+    """Serves one job and ends the process, or compiles until the judge hangs up.
 
     Args:
         link: a stream socket to the judge.
         probe_memory: a memfd with a byte for each statement.
         address_space: bytes of address space that the bare process uses.
     """
-    _, payload = frames.receive(link)
+    kind, payload = frames.receive(link)
+    if kind == frames.SOURCE:
+        _limit(resource.RLIMIT_AS, address_space + compiler.MEMORY_BYTES)
+        compiler.serve(link, payload)
     job = _decode_json(payload.decode())
-    _limit(job, address_space)
-    code, preamble = _compile(link, job)
+    _limit(resource.RLIMIT_AS, address_space + job["memory"])
+    _limit(resource.RLIMIT_FSIZE, job["output"] + 1)
+    _limit(resource.RLIMIT_CPU, job["cpu"])
     if job["probes"]:
-        memory = mmap.mmap(probe_memory, job["probes"])
+        memory = mmap.mmap(probe_memory, job["statements"])
         probes.install(memory, job["statements"])
     os.close(probe_memory)
     module = ModuleType(job["name"])
     sys.modules["__main__"] = sys.modules[job["name"]] = module
-    namespace = module.__dict__
-    if "random" in job["program"] or "random" in job["preamble"] or job["compiled"]:
-        random.seed()  # what a fork of the interpreter does, at a price
-    if preamble is not None:
+    if job["random"]:
+        random.seed()  # as a fork of the interpreter does
+    if job["preamble"]:
+        preamble = marshal.loads(frames.receive(link)[1])
         try:
-            exec(preamble, namespace)
+            exec(preamble, module.__dict__)
         except BaseException as error:
             frames.send(link, frames.BROKEN, _dump(faults.describe(error, PREAMBLE)))
             os._exit(1)
-    # What lives now is shared with the zygote: the collector must not touch, and so copy, it.
-    gc.freeze()
+    code = marshal.loads(frames.receive(link)[1])
     gc.enable()
     match job["mode"]:
         case "stdin":
-            _run_script(link, job, code, namespace)
+            _run_script(link, job, code, module.__dict__)
         case "check":
             checker.run_check(link, code, module)
         case _:
@@ -74,73 +75,10 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
     os._exit(0)
 
 
-def _limit(job: dict[str, Any], address_space: int) -> None:
-    def cap(which: int, amount: int) -> None:
-        _, hard = resource.getrlimit(which)
-        amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
-        resource.setrlimit(which, (amount, amount))
-
-    cap(resource.RLIMIT_AS, address_space + job["memory"])
-    cap(resource.RLIMIT_FSIZE, job["output"] + 1)
-    cap(resource.RLIMIT_CPU, job["cpu"])
-
-
-def _compile(link: int, job: dict[str, Any]) -> tuple[CodeType, CodeType | None]:
-    """Compiles what the judge did not send compiled, and sends it, before anything of the program has run."""
-    preamble: CodeType | None = None
-    if job["preamble_compiled"]:
-        preamble = marshal.loads(frames.receive(link)[1])
-    elif job["preamble"]:
-        try:
-            preamble = compile(job["preamble"], PREAMBLE, "exec", dont_inherit=True)
-        except Exception as error:
-            frames.send(link, frames.BROKEN, _dump(faults.describe(error, PREAMBLE)))
-            os._exit(1)
-        frames.send(link, frames.PREAMBLE, marshal.dumps(preamble))
-    if job["compiled"]:
-        return marshal.loads(frames.receive(link)[1]), preamble
-    try:
-        code, report = _translate(job)
-    except (SyntaxError, ValueError, MemoryError, RecursionError, OverflowError) as error:
-        frames.send(link, frames.REJECTED, _dump(faults.describe(error, PROGRAM)))
-        os._exit(1)
-    job["statements"] = len(report["spans"])
-    job["calls_itself"] = report["calls_itself"]
-    frames.send(link, frames.COMPILED, _dump(report))
-    frames.send(link, frames.CODE, marshal.dumps(code))
-    return code, preamble
-
-
-def _translate(job: dict[str, Any]) -> tuple[CodeType, dict[str, Any]]:
-    text = job["program"].removeprefix(BYTE_ORDER_MARK)
-    source = text.encode()
-    filename = checker.CHECK if job["mode"] == "check" else PROGRAM
-    tree = ast.parse(text, filename)
-    calls_itself = _calls_itself(tree, job["entry_point"])
-    spans = probes.instrument(tree, source) if job["probes"] else []
-    if text is not job["program"]:  # columns count from the mark on
-        shift = len(BYTE_ORDER_MARK.encode())
-        spans = [(a, b + shift * (a == 1), c, d + shift * (c == 1)) for a, b, c, d in spans]
-    code = compile(tree, filename, "exec", dont_inherit=True)
-    return code, {"spans": spans, "calls_itself": calls_itself}
-
-
-def _calls_itself(tree: ast.Module, entry_point: str) -> bool:
-    """Whether the module level calls the entry point: bare, or under `if __name__ == "__main__":`."""
-    statements = list(tree.body)
-    for statement in tree.body:
-        if isinstance(statement, ast.If) and any(
-            isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(statement.test)
-        ):
-            statements += statement.body
-    return any(
-        isinstance(statement, ast.Expr)
-        and any(
-            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == entry_point
-            for node in ast.walk(statement)
-        )
-        for statement in statements
-    )
+def _limit(which: int, amount: int) -> None:
+    _, hard = resource.getrlimit(which)
+    amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+    resource.setrlimit(which, (amount, amount))
 
 
 def _run_script(link: int, job: dict[str, Any], code: CodeType, namespace: dict[str, Any]) -> None:

@@ -8,19 +8,20 @@ import struct
 HEADER = struct.Struct("<I")
 
 # From the judge to a child.
-JOB = b"J"  # JSON: program, preamble, entry point, mode, limits
-CODE = b"K"  # marshalled code of the program, in both directions; the judge never looks into it
-PREAMBLE = b"P"  # the same for the preamble
+JOB = b"J"  # JSON: entry point, mode, limits; then the preamble's and the program's code
+CODE = b"K"  # marshalled code; the judge passes it on and never looks into it
 TEST = b"T"  # JSON: one test's input
 CALL = b"Q"  # JSON: a call by a check
 ANSWER = b"W"  # JSON: to a check, what its call gave
 # From a child to the judge.
-COMPILED = b"C"  # JSON: statement spans; sent before any statement of the program ran
-REJECTED = b"E"  # JSON: the program does not compile
-BROKEN = b"B"  # JSON: the preamble does not compile or run, which is the dataset's fault
+BROKEN = b"B"  # JSON: what the preamble raised, which is the dataset's fault
 LOADED = b"L"  # JSON: the module level ran, or what it raised
 CLAIM = b"R"  # JSON: what one test showed
-ASK = b"A"  # JSON: a checker calls the candidate
+ASK = b"A"  # JSON: a check calls the candidate
+# With the process that compiles.
+SOURCE = b"S"  # JSON: source text; first message of all, it makes a child the one that compiles
+COMPILED = b"C"  # JSON: statement spans; code follows
+REJECTED = b"E"  # JSON: why it does not compile
 
 
 def pack(kind: bytes, payload: bytes) -> bytes:

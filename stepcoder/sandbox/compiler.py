@@ -1,0 +1,91 @@
+"""The judge's side of compiling: one process a slot, started again when a source text has ended it."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from stepcoder.sandbox.inside import frames
+from stepcoder.sandbox.job import Limits, Outcome, Span, TestResult
+from stepcoder.sandbox.processes import Child, EndedError, Zygote, memory_file
+
+MOST_BYTES = 256 << 20
+KEPT = 512
+"""Compiled preambles and checks that are remembered; they come back with every sample of a problem."""
+USES = 20_000
+"""Programs after which the process is replaced, so that what a large one left in its memory does not stay."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A source text as code. The judge passes the code on and never looks into it."""
+
+    code: bytes = b""
+    spans: tuple[Span, ...] = ()
+    calls_itself: bool = False
+    rejection: TestResult | None = None
+    """Why it does not compile."""
+
+
+class Compiler:
+    """Compiles with a process forked from a zygote."""
+
+    def __init__(self, zygote: Zygote) -> None:
+        self._zygote = zygote
+        self._files = (memory_file(), memory_file())
+        self._child: Child | None = None
+        self._uses = 0
+        self._kept: OrderedDict[tuple[str, str], Compiled] = OrderedDict()
+
+    def compile(
+        self, source: str, filename: str, limits: Limits, entry_point: str = "", traced: bool = False
+    ) -> Compiled:
+        """Compiles one source text within the limits of one test.
+
+        Raises:
+            ZygoteError: the zygote does not answer.
+        """
+        if self._child is None or self._uses >= USES:
+            self._end()
+            stdin, other = self._files
+            self._child = self._zygote.fork(stdin, other, other, clean=False)
+        self._uses += 1
+        request = {"source": source, "filename": filename, "entry_point": entry_point, "traced": traced}
+        self._child.mark()
+        self._child.send(frames.pack(frames.SOURCE, json.dumps(request).encode()))
+        try:
+            kind, payload = self._child.receive(limits.cpu_seconds, limits.wall_seconds, MOST_BYTES)
+            report = json.loads(payload)
+            if kind == frames.REJECTED:
+                return Compiled(
+                    rejection=TestResult(Outcome.COMPILE_ERROR, exception=report["exception"], line=report["line"])
+                )
+            _, code = self._child.receive(limits.cpu_seconds, limits.wall_seconds, MOST_BYTES)
+        except EndedError as end:
+            self._end()
+            why = "the compiler died" if end.cause == "exit" else f"compiling takes more than {limits.cpu_seconds:g} s"
+            return Compiled(rejection=TestResult(Outcome.COMPILE_ERROR, detail=why))
+        return Compiled(code, tuple(Span(*span) for span in report["spans"]), report["calls_itself"])
+
+    def compile_once(self, source: str, filename: str, limits: Limits) -> Compiled:
+        """The same for a source text that comes with the problem, and so comes again."""
+        key = (filename, source)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = self.compile(source, filename, limits)
+            if len(self._kept) > KEPT:
+                self._kept.popitem(last=False)
+        return found
+
+    def close(self) -> None:
+        """Closes the judge's descriptors; the process ends with its zygote."""
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _end(self) -> None:
+        child, self._child, self._uses = self._child, None, 0
+        if child is not None:
+            self._zygote.reap(child)
+            child.close()
