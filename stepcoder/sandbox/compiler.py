@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class Compiler:
 
     def __init__(self, zygote: Zygote) -> None:
         self._zygote = zygote
-        self._files = (memory_file(), memory_file())
+        self._files: tuple[int, ...] = (memory_file(), memory_file())
         self._child: Child | None = None
         self._uses = 0
         self._kept: OrderedDict[tuple[str, str], Compiled] = OrderedDict()
@@ -83,6 +84,9 @@ class Compiler:
         if self._child is not None:
             self._child.close()
             self._child = None
+        for descriptor in self._files:
+            os.close(descriptor)
+        self._files = ()
 
     def _end(self) -> None:
         child, self._child, self._uses = self._child, None, 0

@@ -6,7 +6,6 @@ whose content is known, or in work, is not run again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import queue
@@ -167,6 +166,7 @@ def _work(state: _State, slot: Slot) -> None:
                     state.verdicts.popitem(last=False)
         for name, future in task.waiting:
             future.set_result(replace(verdict, id=name))
+    slot.restart()
 
 
 def _judge(state: _State, slot: Slot, task: _Task) -> Verdict:
@@ -191,5 +191,4 @@ def _shut_down(state: _State) -> None:
     for _ in state.slots:
         state.tasks.put(None)
     for slot in state.slots:
-        with contextlib.suppress(OSError):
-            slot.restart()
+        slot.stop()

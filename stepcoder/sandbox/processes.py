@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import stepcoder
 from stepcoder.sandbox.inside import frames, zygote
 
 START_SECONDS = 60.0
-REPLY_SECONDS = 30.0
+REPLY_SECONDS = 15.0
+END_SECONDS = 2.0
 LEAST_WAIT_SECONDS = 0.01
 HEADER = frames.HEADER.size
 
@@ -53,6 +55,7 @@ class Zygote:
     def __init__(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
+        self._ending = threading.Lock()
         self.folder = Path(tempfile.mkdtemp(prefix="stepcoder-sandbox-"))
         self._room = self.folder / "room"
         self._room.mkdir()
@@ -136,18 +139,19 @@ class Zygote:
 
     def kill(self) -> None:
         """Ends the zygote and its children, and removes its folder. Can be called twice, and from any thread."""
-        with contextlib.suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)  # it ends its children when the judge hangs up
-        try:
-            self._process.wait(timeout=2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._control.close()
-        if self._errors >= 0:
-            os.close(self._errors)
-            self._errors = -1
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with self._ending:
+            with contextlib.suppress(OSError):
+                self._control.shutdown(socket.SHUT_RDWR)  # it ends its children when the judge hangs up
+            try:
+                self._process.wait(timeout=END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._control.close()
+            if self._errors >= 0:
+                os.close(self._errors)
+                self._errors = -1
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _reply(self, size: int) -> bytes:
         try:

@@ -81,7 +81,12 @@ class Session:
             self._close_files()
 
     def start(self, *messages: bytes) -> None:
-        """Sends the program, and `messages` after it; the limits of the first test count from here."""
+        """Sends the program, and `messages` after it; the limits of the first test count from here.
+
+        Raises:
+            UnjudgeableError: the preamble raises, or does not come to its end.
+            ZygoteError: the child ended by itself before the program began.
+        """
         compiled, preamble, limits = self._program.compiled, self._program.preamble, self._job.limits
         job = {
             "entry_point": self._job.entry_point,
@@ -100,6 +105,15 @@ class Session:
         if preamble is not None:
             parts.append(frames.pack(frames.CODE, preamble.code))
         self._child.send(*parts, frames.pack(frames.CODE, compiled.code), *messages)
+        try:
+            kind, payload = self._child.receive(limits.cpu_seconds, limits.wall_seconds, SLACK_BYTES)
+        except EndedError as end:
+            if end.cause == "exit":
+                raise ZygoteError("a child ended before the program began") from end
+            raise UnjudgeableError(f"the preamble takes more than {limits.cpu_seconds:g} s") from end
+        if kind == frames.BROKEN:
+            raise UnjudgeableError(f"the preamble fails: {json.loads(payload)['exception']}")
+        self._child.mark()
 
     def ask(self, message: bytes) -> None:
         """Sends one test, or one call of a check; its limits count from here."""
@@ -114,18 +128,9 @@ class Session:
         self._child.send(message)
 
     def loaded(self) -> dict[str, Any] | None:
-        """What the module level showed: empty, or what it raised; None if it did not come to its end.
-
-        Raises:
-            UnjudgeableError: the preamble raised.
-        """
+        """What the module level showed: empty, or what it raised; None if it did not come to its end."""
         message = self._receive()
-        if message is None:
-            return None
-        kind, payload = message
-        if kind == frames.BROKEN:
-            raise UnjudgeableError(f"the preamble fails: {json.loads(payload)['exception']}")
-        return self._checked(kind, payload, frames.LOADED, None)
+        return None if message is None else self._checked(*message, frames.LOADED, None)
 
     def claim(self, index: int, spent: float = 0.0) -> dict[str, Any] | None:
         """What the program claims for one test; None if no claim of that form came.
@@ -147,8 +152,6 @@ class Session:
         if message is None:
             return None
         kind, payload = message
-        if kind == frames.BROKEN:
-            raise UnjudgeableError(f"the preamble fails: {json.loads(payload)['exception']}")
         data: dict[str, Any] = json.loads(payload)
         return kind, data
 

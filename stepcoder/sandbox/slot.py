@@ -17,7 +17,7 @@ from stepcoder.sandbox.compiler import Compiler
 from stepcoder.sandbox.inside.child import PREAMBLE, PROGRAM
 from stepcoder.sandbox.job import Job, Outcome, Statement, TestResult, Verdict
 from stepcoder.sandbox.prepared import PreparedTest, PreparedTests
-from stepcoder.sandbox.processes import Zygote, memory_file
+from stepcoder.sandbox.processes import Zygote, ZygoteError, memory_file
 from stepcoder.sandbox.session import Program, Session, UnjudgeableError
 from stepcoder.sandbox.words import brief_claim, brief_value, output_difference
 
@@ -28,6 +28,7 @@ class Slot:
     def __init__(self) -> None:
         self._zygote: Zygote | None = None
         self._compiler: Compiler | None = None
+        self._stopped = False
 
     def judge(self, job: Job, prepared: PreparedTests) -> Verdict:
         """Judges one job.
@@ -36,10 +37,10 @@ class Slot:
             ZygoteError: a process of the judge is gone; the job can be tried again.
         """
         if self._zygote is None or self._compiler is None:
-            if self._compiler is not None:
-                self._compiler.close()
             self._zygote = Zygote()
             self._compiler = Compiler(self._zygote)
+        if self._stopped:
+            raise ZygoteError("the sandbox is closed")
         compiler = self._compiler
         compiled = compiler.compile(job.program, PROGRAM, job.limits, job.entry_point, job.trace)
         if compiled.rejection is not None:
@@ -59,8 +60,18 @@ class Slot:
             os.close(probes)
 
     def restart(self) -> None:
-        """Ends the zygote; the next job starts a new one. Can be called from any thread."""
+        """Ends the slot's processes; the next job starts new ones."""
         zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.kill()
+        if self._compiler is not None:
+            self._compiler.close()
+            self._compiler = None
+
+    def stop(self) -> None:
+        """Ends the processes for good, also under a job that is being judged. Can be called from any thread."""
+        self._stopped = True
+        zygote = self._zygote
         if zygote is not None:
             zygote.kill()
 

@@ -63,6 +63,7 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
             os._exit(1)
     code = marshal.loads(frames.receive(link)[1])
     gc.enable()
+    frames.send(link, frames.STARTED, b"")
     match job["mode"]:
         case "stdin":
             _run_script(link, job, code, module.__dict__)
