@@ -24,7 +24,7 @@ class Row:
     """One value of a file, or what keeps it from being read."""
 
     where: str
-    """`name:line`, or `name, record n` in a JSON list."""
+    """`path:line`, or `path, record n` in a JSON list."""
     value: Any = None
     fault: str | None = None
     text: str = ""
@@ -43,12 +43,12 @@ def read_rows(path: Path) -> Iterator[Row]:
     if text.lstrip().startswith("["):
         yield from _list_rows(path, text)
         return
-    rows = [_row(f"{path.name}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    rows = [_row(f"{path}:{number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not rows:
         raise DataError(f"{path}: the file is empty; it needs one JSON object a line, or a JSON list of objects")
     if all(row.fault for row in rows):
         raise DataError(
-            f"{path}: no line is JSON ({rows[0].where}: {rows[0].fault}); "
+            f"{path}: no line is JSON (the first: {rows[0].fault}); "
             "give JSON Lines (one object a line) or a JSON list, plain or gzipped"
         )
     yield from rows
@@ -68,15 +68,15 @@ def load_problems(path: Path) -> list[Problem]:
         return []
     for row in read_rows(path):
         if row.fault is not None:
-            faults.append(f"{path}: {row.where}: {row.fault}")
+            faults.append(f"{row.where}: {row.fault}")
             continue
         try:
             problem = Problem.model_validate(row.value)
         except (ValidationError, RecursionError) as error:
-            faults.append(f"{path}: {row.where}: {_explain(error)}")
+            faults.append(f"{row.where}: {_explain(error)}")
             continue
         if problem.id in seen:
-            faults.append(f"{path}: {row.where}: id {problem.id!r} is also that of {seen[problem.id]}")
+            faults.append(f"{row.where}: id {problem.id!r} is also that of {seen[problem.id]}")
         seen[problem.id] = row.where
         problems.append(problem)
     raise_all(faults)
@@ -124,7 +124,7 @@ def _list_rows(path: Path, text: str) -> Iterator[Row]:
     if not values:
         raise DataError(f"{path}: the JSON list is empty")
     for number, value in enumerate(values, 1):
-        yield Row(f"{path.name}, record {number}", value)
+        yield Row(f"{path}, record {number}", value)
 
 
 def _row(where: str, line: str) -> Row:

@@ -56,21 +56,21 @@ def read_corrections(path: Path, entries: Iterable[Entry]) -> dict[str, Correcti
     faults = []
     for row in read_rows(path):
         if row.fault is not None:
-            faults.append(f"{path}: {row.where}: {row.fault}")
+            faults.append(f"{row.where}: {row.fault}")
             continue
         try:
             correction = _CORRECTION.validate_python(row.value)
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
             told = "; ".join(f"{'.'.join(map(str, item['loc'])) or 'correction'}: {item['msg']}" for item in details)
-            faults.append(f"{path}: {row.where}: {told}")
+            faults.append(f"{row.where}: {told}")
             continue
         if correction.id in found:
-            faults.append(f"{path}: {row.where}: there is another correction of {correction.id!r}")
+            faults.append(f"{row.where}: there is another correction of {correction.id!r}")
         elif correction.id not in known:
-            faults.append(f"{path}: {row.where}: no record has the id {correction.id!r}")
+            faults.append(f"{row.where}: no record has the id {correction.id!r}")
         else:
-            faults += [f"{path}: {row.where}: {fault}" for fault in _faults(correction, known[correction.id])]
+            faults += [f"{row.where}: {fault}" for fault in _faults(correction, known[correction.id])]
         found[correction.id] = correction
     raise_all(faults)
     return found

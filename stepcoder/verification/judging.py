@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +17,7 @@ ATTEMPTS = 4
 IN_FLIGHT = 64
 """Problems that are with the sandbox at the same time."""
 
-_REASONS = {
+REASONS = {
     Outcome.WRONG_ANSWER: Reason.WRONG_ANSWER,
     Outcome.RUNTIME_ERROR: Reason.RUNTIME_ERROR,
     Outcome.TIMEOUT: Reason.TIMEOUT,
@@ -26,6 +26,7 @@ _REASONS = {
     Outcome.COMPILE_ERROR: Reason.SYNTAX_ERROR,
     Outcome.SECURITY: Reason.SECURITY,
 }
+"""The reason for a reference solution's outcome."""
 _MISSING = ("ModuleNotFoundError", "ImportError")
 
 
@@ -60,7 +61,7 @@ def judge(
         for future in done:
             case = running.pop(future)
             verdict = future.result()
-            if _failed(verdict):
+            if failed(verdict):
                 case.failures += 1
                 if case.failures < ATTEMPTS * repeats:
                     running[sandbox.submit(_job(case.problem, limits, len(case.verdicts)))] = case
@@ -69,7 +70,7 @@ def judge(
             if len(case.verdicts) < repeats:
                 continue
             open_cases -= 1
-            if any(_failed(verdict) for verdict in case.verdicts):
+            if any(failed(verdict) for verdict in case.verdicts):
                 details = [result.detail for verdict in case.verdicts for result in verdict.tests if result.detail]
                 lost.append(f"{case.problem.id}: {details[0] if details else 'no detail'}")
             else:
@@ -97,43 +98,15 @@ def judgement_of(problem: Problem, verdicts: list[Verdict]) -> Judgement:
     exception = worst.tests[index].exception or "" if worst.tests else ""
     if worst.outcome is Outcome.RUNTIME_ERROR and exception.startswith(_MISSING):
         return Rejection(Reason.MISSING_LIBRARY, detail)
-    return Rejection(_REASONS[worst.outcome], detail)
-
-
-def missing_modules(modules: Iterable[str], sandbox: Sandbox, limits: Limits) -> Mapping[str, str]:
-    """The modules that the sandbox cannot import, each with the reason."""
-    names = sorted(modules)
-    jobs = [
-        Job(
-            id=f"import {name}",
-            program=f"def probe():\n    import {name}\n",
-            tests=(StdinTest(stdin="", stdout=""),),
-            entry_point="probe",
-            limits=limits,
-            trace=False,
-        )
-        for name in names
-        if name != "."
-    ]
-    found = {name: "a relative import: the solution is no package" for name in names if name == "."}
-    for job in jobs:
-        for _ in range(ATTEMPTS):
-            verdict = sandbox.submit(job).result()
-            if not _failed(verdict):
-                break
-        else:
-            raise StepCoderError(f"the sandbox failed {ATTEMPTS} times on `{job.id}`")
-        if not verdict.passed:
-            result = verdict.tests[0]
-            found[job.id.removeprefix("import ")] = result.exception or result.detail or result.outcome.value
-    return found
+    return Rejection(REASONS[worst.outcome], detail)
 
 
 def _job(problem: Problem, limits: Limits, run: int) -> Job:
     return replace(job_of(problem, problem.solution, limits=limits, trace=False), run=run)
 
 
-def _failed(verdict: Verdict) -> bool:
+def failed(verdict: Verdict) -> bool:
+    """Whether the sandbox itself failed, so that the verdict says nothing."""
     return verdict.outcome is Outcome.INFRA_ERROR or any(
         result.outcome is Outcome.INFRA_ERROR for result in verdict.tests
     )

@@ -15,14 +15,14 @@ from stepcoder.problems import Entry, Problem, read_entries, split_of
 from stepcoder.problems.leakage import leaked_share, line_pool
 from stepcoder.problems.readers import content_hash
 from stepcoder.problems.splits import SPLITS, Split
-from stepcoder.sandbox import Sandbox, open_sandbox
+from stepcoder.sandbox import open_sandbox
 from stepcoder.verification import card as cards
-from stepcoder.verification import dataset, judging, static
+from stepcoder.verification import dataset, judging, probing
 from stepcoder.verification.config import VerifyConfig
 from stepcoder.verification.corrections import Correction, read_corrections
 from stepcoder.verification.dataset import Rejected
 from stepcoder.verification.journal import Journal
-from stepcoder.verification.reasons import Reason, Rejection
+from stepcoder.verification.reasons import Rejection
 from stepcoder.verification.screening import Case, screen, without_duplicates, without_leaks
 
 log = get_logger("verify")
@@ -117,11 +117,11 @@ def _run_all(cases: Sequence[Case], journal: Journal, config: VerifyConfig) -> l
     problems = [case.problem for case in cases if case.problem]
     keys = {problem.id: _key(problem, config) for problem in problems}
     todo = {keys[problem.id]: problem for problem in problems if keys[problem.id] not in journal}
-    missing: dict[str, Mapping[str, str]] = {}
+    unfit: Mapping[str, Rejection] = {}
     if problems:
         with open_sandbox(config.sandbox, config.workers) as sandbox:
-            missing = _missing_libraries(problems, sandbox, config)
-            runnable = [problem for problem in todo.values() if problem.id not in missing]
+            unfit = probing.unfit(problems, sandbox, config.limits)
+            runnable = [problem for problem in todo.values() if problem.id not in unfit]
             rejected = 0
             bar: Progress[int] = progress(len(runnable), "judging reference solutions")
             with bar:
@@ -131,27 +131,12 @@ def _run_all(cases: Sequence[Case], journal: Journal, config: VerifyConfig) -> l
                     bar.advance(rejected=rejected)
     result = []
     for case in cases:
-        if case.problem and case.problem.id in missing:
-            told = "; ".join(f"{name} ({why})" for name, why in missing[case.problem.id].items())
-            detail = f"the sandbox cannot import {told}; install it there, or drop the record"
-            case = case.reject(Rejection(Reason.MISSING_LIBRARY, detail))
-        elif case.problem and (judgement := journal[keys[case.problem.id]]) is not None:
-            case = case.reject(judgement)
+        if case.problem:
+            identity = case.problem.id
+            judgement = unfit[identity] if identity in unfit else journal[keys[identity]]
+            case = case.reject(judgement) if judgement else case
         result.append(case)
     return result
-
-
-def _missing_libraries(
-    problems: Sequence[Problem], sandbox: Sandbox, config: VerifyConfig
-) -> dict[str, Mapping[str, str]]:
-    """By problem, the modules that its reference solution imports and the sandbox has not, each with the reason."""
-    imports = {problem.id: static.imported(problem) for problem in problems}
-    missing = judging.missing_modules(set[str]().union(*imports.values()), sandbox, config.limits)
-    return {
-        identity: {name: missing[name] for name in sorted(names & missing.keys())}
-        for identity, names in imports.items()
-        if names & missing.keys()
-    }
 
 
 def _key(problem: Problem, config: VerifyConfig) -> str:

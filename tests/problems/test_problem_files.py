@@ -38,7 +38,7 @@ def test_a_broken_line_is_named_and_the_others_are_read(tmp_path):
     lines[16] = '{"n": 16'
     rows = list(read_rows(write(tmp_path / "p.jsonl", "\n".join(lines))))
     assert len(rows) == 20
-    assert [row.where for row in rows if row.fault] == ["p.jsonl:17"]
+    assert [row.where for row in rows if row.fault] == [f"{tmp_path}/p.jsonl:17"]
     assert "broken JSON at column 9" in rows[16].fault
 
 
@@ -122,5 +122,5 @@ def test_every_faulty_line_of_a_split_file_is_told(tmp_path):
     told = str(caught.value).split("\n")
     assert len(told) == 3
     assert "train.jsonl:2: statement: Field required; statment: Extra inputs" in told[0]
-    assert "train.jsonl:3: id 'p' is also that of train.jsonl:1" in told[1]
+    assert f"train.jsonl:3: id 'p' is also that of {tmp_path}/train.jsonl:1" in told[1]
     assert "train.jsonl:4: broken JSON" in told[2]

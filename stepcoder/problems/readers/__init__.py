@@ -71,10 +71,10 @@ def read_problems(path: Path, format: Format) -> list[Problem]:
     faults: list[str] = []
     seen: dict[str, str] = {}
     for entry in read_entries(path, format):
-        faults += [f"{path}: {entry.where}: {fault}" for fault in entry.faults]
+        faults += [f"{entry.where}: {fault}" for fault in entry.faults]
         if entry.problem is not None:
             if entry.id in seen:
-                faults.append(f"{path}: {entry.where}: id {entry.id!r} is also that of {seen[entry.id]}")
+                faults.append(f"{entry.where}: id {entry.id!r} is also that of {seen[entry.id]}")
             seen[entry.id] = entry.where
             problems.append(entry.problem)
     raise_all(faults)
@@ -89,7 +89,7 @@ def content_hash(value: Any) -> str:
 def _entry(row: Row, format: Format, reader: _Reader) -> Entry:
     if row.fault is not None:
         fault = Fault(FaultKind.BROKEN_JSON, "", row.fault)
-        return Entry(content_hash(row.text)[:16], row.where, row.where, row.text, faults=(fault,))
+        return Entry(content_hash(row.text)[:16], Path(row.where).name, row.where, row.text, faults=(fault,))
     own = row.value.get(reader.key) if isinstance(row.value, dict) else None
     named = isinstance(own, str | int) and not isinstance(own, bool) and bool(str(own).strip())
     identity = str(own) if named else content_hash(row.value)[:16]

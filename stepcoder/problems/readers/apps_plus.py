@@ -91,6 +91,8 @@ def _takes_arguments(starter: str) -> bool:
 
 
 def _tests(fields: Fields, inputs: list[Any], outputs: list[Any]) -> tuple[Test, ...]:
+    if not inputs or not outputs:
+        return ()
     if len(inputs) != len(outputs):
         fields.fail(FaultKind.SCHEMA, "outputs", f"has {len(outputs)} entries, `inputs` has {len(inputs)}")
         return ()
