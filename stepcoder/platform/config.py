@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, field_serializer
 
 from stepcoder.errors import DataError
 from stepcoder.platform.storage import write_text
@@ -20,6 +20,12 @@ class StepConfig(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+    @field_serializer("*", mode="wrap", when_used="json", check_fields=False)
+    def _sets_in_order(self, value: Any, serialize: SerializerFunctionWrapHandler) -> Any:
+        # A set's order changes from process to process, and hashes of settings name checkpoints.
+        plain = serialize(value)
+        return sorted(plain) if isinstance(value, set | frozenset) else plain
 
 
 ConfigT = TypeVar("ConfigT", bound=StepConfig)
@@ -68,9 +74,7 @@ def _fault(where: str, item: dict[str, Any], valid: list[str]) -> str:
     path = ".".join([where, *location])
     if item["type"] == "extra_forbidden" and len(location) == 1:
         near = difflib.get_close_matches(location[0], valid, n=1)
-        return f"{path}: unknown setting; " + (
-            f"did you mean {near[0]}?" if near else f"valid: {', '.join(valid)}"
-        )
+        return f"{path}: unknown setting; " + (f"did you mean {near[0]}?" if near else f"valid: {', '.join(valid)}")
     if item["type"] == "missing":
         return f"{path}: is missing"
     message = str(item["msg"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,3 +43,16 @@ def test_all_faults_are_listed_with_their_names() -> None:
 def test_the_resolved_config_holds_the_defaults_too(tmp_path: Path) -> None:
     path = write_resolved(Demo(dataset="d"), tmp_path)
     assert json.loads(path.read_text()) == {"dataset": "d", "epochs": 1, "learning_rate": 0.1, "kinds": ["if"]}
+
+
+def test_sets_are_written_in_one_order_in_every_process() -> None:
+    program = (
+        "from stepcoder.platform.config import StepConfig\n"
+        "class Sets(StepConfig):\n    kinds: frozenset[str] = frozenset(('if', 'for', 'while', 'with', 'try'))\n"
+        "print(Sets().model_dump(mode='json'), Sets().model_dump_json())"
+    )
+    written = {
+        subprocess.check_output([sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed}, text=True)
+        for seed in ("1", "2", "3")
+    }
+    assert len(written) == 1
