@@ -26,6 +26,8 @@ class Rejected:
 
     id: str
     source: str
+    where: str
+    """The record's place in the file, for the log; the line leaves it out, since it changes with the order."""
     rejection: Rejection
     record: Any
 

@@ -81,6 +81,6 @@ class Journal:
             yield
         except OSError as error:
             raise StepCoderError(
-                f"{self._path}: cannot be written: {error.strerror or error}. What was judged before is kept: "
-                "make room and run the same command again"
+                f"{self._path}: what has been judged cannot be kept: {error.strerror or error}. Make the place "
+                "writable, or free space, and run the same command again: it goes on from what is already there"
             ) from error

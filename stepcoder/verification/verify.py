@@ -28,7 +28,7 @@ from stepcoder.verification.screening import Case, screen, without_duplicates, w
 log = get_logger("verify")
 
 SHOWN_REJECTIONS = 10
-"""Rejections that the message quotes when nothing is left."""
+"""Rejections that the log quotes; all of them are in `rejected.jsonl`."""
 
 
 def verify(config: VerifyConfig) -> cards.Card:
@@ -83,7 +83,7 @@ def verify(config: VerifyConfig) -> cards.Card:
         raise DataError(_nothing_left(config, card, rejected))
     dataset.write(config.out, splits, rejected, card)
     journal.remove()
-    _tell(card)
+    _tell(card, rejected)
     return card
 
 
@@ -158,7 +158,7 @@ def _leakage(cases: Sequence[Case], pools: Mapping[str, frozenset[str]], thresho
 
 def _rejected(cases: Sequence[Case]) -> list[Rejected]:
     rows = [
-        Rejected(case.entry.id, case.entry.source, case.rejection, case.entry.record)
+        Rejected(case.entry.id, case.entry.source, case.entry.where, case.rejection, case.entry.record)
         for case in cases
         if case.rejection is not None
     ]
@@ -172,14 +172,19 @@ def _nothing_left(config: VerifyConfig, card: cards.Card, rejected: Sequence[Rej
             "the train split; give more records, or smaller `validation` and `test` shares"
         )
     shown = "\n".join(
-        f"{row.id}: {row.rejection.reason}: {row.rejection.detail}" for row in rejected[:SHOWN_REJECTIONS]
+        f"{row.where}: {row.id}: {row.rejection.reason}: {row.rejection.detail}" for row in rejected[:SHOWN_REJECTIONS]
     )
     more = f"\n… and {len(rejected) - SHOWN_REJECTIONS} more" if len(rejected) > SHOWN_REJECTIONS else ""
     counts = ", ".join(f"{name} {count}" for name, count in card.reasons.items())
     return f"{config.problems}: none of {card.records} records is accepted ({counts})\n{shown}{more}"
 
 
-def _tell(card: cards.Card) -> None:
+def _tell(card: cards.Card, rejected: Sequence[Rejected]) -> None:
+    for row in rejected[:SHOWN_REJECTIONS]:
+        reason, detail = row.rejection
+        log.warning("rejected", place=row.where, id=row.id, reason=reason.value, detail=detail)
+    if len(rejected) > SHOWN_REJECTIONS:
+        log.warning("more rejected, see rejected.jsonl", records=len(rejected) - SHOWN_REJECTIONS)
     for name in SPLITS:
         if not card.splits[name].problems:
             log.warning("a split is empty", split=name)

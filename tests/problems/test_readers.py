@@ -178,7 +178,12 @@ def test_a_leetcode_record(tmp_path):
     ],
 )
 def test_a_fault_of_a_leetcode_record_names_the_field(tmp_path, change, says):
-    assert any(says in message for _, message in faults(tmp_path, "leetcode", LEETCODE | change))
+    assert [message for _, message in faults(tmp_path, "leetcode", LEETCODE | change) if says in message]
+
+
+def test_of_a_section_that_is_not_there_one_fault_is_enough(tmp_path):
+    record = {key: value for key, value in LEETCODE.items() if key != "meta"}
+    assert faults(tmp_path, "leetcode", record) == [("schema", "meta: is missing")]
 
 
 def test_a_humaneval_record(tmp_path):

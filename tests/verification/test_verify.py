@@ -64,6 +64,15 @@ def test_a_broken_line_is_rejected_by_its_place(verified):
     assert row["record"] == BROKEN_LINE.strip()
 
 
+def test_the_log_names_the_place_of_a_rejected_record(configure, caplog):
+    lines = [json.dumps(record(f"a{number}", GOOD)) for number in range(20)]
+    lines[16] = lines[16][:40]
+    verify(configure(lines, validation=0, test=0))
+    (told,) = [entry.getMessage() for entry in caplog.records if "event=rejected" in entry.getMessage()]
+    assert "records.jsonl:17" in told
+    assert "broken JSON at column" in told
+
+
 def test_an_equal_record_is_kept_once(verified):
     (row,) = [row for row in rejected(verified[0].out) if row["id"] == "fine"]
     assert (row["reason"], row["detail"]) == ("duplicate", "equal to another record 'fine', which is kept")
@@ -174,8 +183,8 @@ def test_no_accepted_record_is_an_error_that_quotes_reasons(configure):
         verify(config)
     told = str(caught.value).split("\n")
     assert told[0].endswith("none of 2 records is accepted (empty_field 1, wrong_answer 1)")
-    assert told[1] == "no-tests: empty_field: inputs: is empty; outputs: is empty"
-    assert told[2].startswith("wrong: wrong_answer: test 1 of 2")
+    assert told[1] == f"{config.problems}:2: no-tests: empty_field: inputs: is empty; outputs: is empty"
+    assert told[2].startswith(f"{config.problems}:1: wrong: wrong_answer: test 1 of 2")
     assert [path.name for path in Path(config.out).parent.iterdir()] == ["records.jsonl"]
 
 

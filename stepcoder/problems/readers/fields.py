@@ -67,8 +67,9 @@ class Fields:
     def section(self, key: str) -> Self:
         """An object inside the record; its faults are collected with the record's."""
         value = self._get(key, dict, "an object", required=True)
-        section = value if isinstance(value, dict) else {}
-        return type(self)(section, self.where, f"{self._prefix}{key}.", self._faults)
+        there = isinstance(value, dict)
+        # Of a section that is not there one fault is enough.
+        return type(self)(value if there else {}, self.where, f"{self._prefix}{key}.", self._faults if there else [])
 
     def difficulty(self, key: str, words: dict[str, Difficulty] | None = None) -> Difficulty | None:
         """One of the three difficulties, by the words that the format has for them."""
