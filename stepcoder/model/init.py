@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from stepcoder.errors import DataError
+from stepcoder.model.prompt import FENCE, PLAIN
 from stepcoder.platform import storage
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
@@ -90,7 +91,7 @@ def _training_texts(config: InitModelConfig) -> list[str]:
     path = storage.fetch(config.problems)
     problems = [entry for entry in read_problems(path, config.format) if isinstance(entry, Problem)]
     texts = [
-        f"### Instruction:\n{problem.statement}\n\n### Response:\n```python\n{problem.solution}\n```"
+        PLAIN.format(statement=problem.statement) + f"{problem.solution}\n{FENCE}"
         for problem in problems
         if split_of(problem, config.validation, config.test) == "train"
         and (config.max_chars is None or problem.characters <= config.max_chars)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 INSTRUCTION = "Write a Python program that solves this problem.\n"
 FENCE = "```"
+OPENING = f"{FENCE}python\n"
+PLAIN = f"### Instruction:\n{INSTRUCTION}{{statement}}\n\n### Response:\n{OPENING}"
+"""The prompt of a model without a chat template."""
 _STATEMENT = "\x02STATEMENT\x03"
 
 
@@ -33,13 +36,12 @@ class Template:
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Template:
         """The template of a tokenizer: its chat template with the assistant's turn left open, or the plain form."""
-        opening = f"{FENCE}python\n"
         begin: list[int] = []
         if tokenizer.chat_template:
             turn = [{"role": "user", "content": INSTRUCTION + _STATEMENT}]
-            text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) + opening
+            text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) + OPENING
         else:
-            text = f"### Instruction:\n{INSTRUCTION}{_STATEMENT}\n\n### Response:\n{opening}"
+            text = PLAIN.format(statement=_STATEMENT)
             begin = [index for index in tokenizer("").input_ids if index == tokenizer.bos_token_id]
         head, tail = text.split(_STATEMENT)
         return cls(tokenizer, (*begin, *_ids(tokenizer, head)), tuple(_ids(tokenizer, tail)))

@@ -1,0 +1,48 @@
+# `make demo` and `make test` need Python 3.11, make and a package index; everything else they install into .venv.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+TORCH := $(shell grep '^torch==' constraints.txt)
+RUN ?= runs/demo
+
+.PHONY: demo test lint types format compile check-generated examples install clean
+
+demo: $(READY)  ## the whole pipeline on the shipped problems, in a few minutes
+	$(BIN)/python -m pipelines.local --preset demo --out $(RUN)
+
+test: $(READY)  ## all tests that this machine can run
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## style and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY)  ## mypy, strict
+	$(BIN)/mypy
+
+format: $(READY)  ## mend style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+compile: $(READY)  ## write all that is generated: pipeline YAML, component YAML, tables
+	$(BIN)/python -m pipelines.compile
+
+check-generated: $(READY)  ## compare all that is generated with what is committed
+	$(BIN)/python -m pipelines.compile --check
+
+examples: $(READY)  ## write the shipped problems anew
+	$(BIN)/python -m examples.generate
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,pipeline,sandbox,dev]'
+	@touch $@
+
+clean:  ## remove the environment and all runs
+	rm -rf $(VENV) runs build dist *.egg-info
