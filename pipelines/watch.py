@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
-from rich.status import Status
+from rich.spinner import Spinner
+from rich.text import Text
 
 from stepcoder.platform.entry import FAILED
 
@@ -40,6 +42,8 @@ class Step:
     """What the step said about its failure, one fault each."""
     exit_status: int = 1
     """What the step's failure means for the whole command: 2 for bad input, else 1."""
+    said: str = ""
+    """The last thing it had to say besides its progress."""
     tail: list[str] = field(default_factory=list)
     """The last lines of output, for a failure that nobody explained."""
 
@@ -53,7 +57,9 @@ class Watch(io.TextIOBase):
         self._console = console
         self._rest = ""
         self._file: TextIO | None = None
-        self._status: Status | None = None
+        self._live: Live | None = None
+        self._spinner = Spinner("dots")
+        self._doing = ""
         logs.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -95,24 +101,34 @@ class Watch(io.TextIOBase):
     def _begin(self, name: str) -> None:
         self.steps.append(Step(name, time.monotonic()))
         self._file = (self._logs / f"{name}.log").open("w", encoding="utf-8")
-        if self._console.is_terminal:
-            self._status = self._console.status(f"{name:<16}")
-            self._status.start()
-        else:
+        self._doing = ""
+        if not self._console.is_terminal:
             self._print(f"> {name}")
+            return
+        # Not redirected: what runs while the line is shown prints to this watch, not to the terminal.
+        self._live = Live(
+            get_renderable=self._moment,
+            console=self._console,
+            refresh_per_second=4,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._live.start()
 
     def _end(self, state: str) -> None:
         step = self.steps[-1]
         step.state = state
         step.seconds = time.monotonic() - step.started
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
         if self._file is not None:
             self._file.close()
             self._file = None
         mark = "[green]✓[/green]" if state == "done" else "[red]✗[/red]"
-        self._print(f"{mark} {step.name:<16} {step.seconds:6.1f} s")
+        said = f"  [dim]{escape(step.said)}[/dim]" if step.said and self._console.is_terminal else ""
+        self._print(f"{mark} {step.name:<16} {step.seconds:6.1f} s{said}")
 
     def _output(self, step: Step, line: str) -> None:
         if self._file is not None:
@@ -127,10 +143,18 @@ class Watch(io.TextIOBase):
             step.exit_status = int(pairs.get("exit_status", "1"))
         elif pairs.get("level") in {"WARNING", "ERROR"}:
             self._print(f"  [yellow]{escape(step.name)}: {escape(sentence(pairs))}[/yellow]")
-        elif self._status is not None:
-            self._status.update(f"{step.name:<16} {escape(sentence(pairs))}")
-        elif not self._console.is_terminal:
+        elif self._console.is_terminal:
+            self._doing = sentence(pairs)
+            step.said = step.said if pairs.get("step") == "progress" else self._doing
+        else:
             self._print(f"  {step.name}: {escape(sentence(pairs))}")
+
+    def _moment(self) -> Spinner:
+        """The moving line of the step that runs: its name, its time, and what it said last."""
+        step = self.steps[-1]
+        line = f"{step.name:<16} {time.monotonic() - step.started:6.1f} s  {self._doing}"
+        self._spinner.update(text=Text(line[: self._console.width - 3]))
+        return self._spinner
 
     def _print(self, text: str) -> None:
         self._console.print(text, highlight=False, soft_wrap=True)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
 from stepcoder.errors import DataError
 from stepcoder.evaluation.config import EvaluationConfig
 from stepcoder.inputs import ResolveConfig, Resolved, resolve
+from stepcoder.platform import tracking
 from stepcoder.platform.config import StepConfig, parse
+from stepcoder.platform.logs import get_logger
 from stepcoder.ppo.config import PpoConfig
 from stepcoder.registry import GateConfig
 from stepcoder.sft.config import SftConfig
 from stepcoder.verification import VerifyConfig
+
+log = get_logger("resolve-inputs")
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -109,4 +114,8 @@ def preflight(inputs: Mapping[str, Any], settings: Settings) -> Resolved:
         faults += str(error).splitlines()
     if faults:
         raise DataError("\n".join(faults))
+    try:
+        tracking.describe_parent({**inputs, **dataclasses.asdict(resolved), **settings})
+    except Exception as error:  # Whatever MLflow raises; the run does not need it.
+        log.warning("the run's parameters are not in MLflow", error=str(error).splitlines()[0])
     return resolved

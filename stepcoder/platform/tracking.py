@@ -260,6 +260,20 @@ def finish_parent(status: str, tags: Mapping[str, str]) -> str | None:
     return run
 
 
+def describe_parent(values: Mapping[str, Any]) -> None:
+    """Writes parameters to the pipeline's MLflow run; does nothing outside a pipeline. What is there already stays."""
+    if not os.environ.get(RUN_ID):
+        return
+    from mlflow.entities import Param
+
+    mlflow_client = client()
+    run = parent_run(mlflow_client, experiment_id(mlflow_client))
+    present = mlflow_client.get_run(run).data.params
+    params = [Param(_legal(name), str(value)[:6000]) for name, value in flatten(values) if _legal(name) not in present]
+    for begin in range(0, len(params), 100):
+        mlflow_client.log_batch(run, params=params[begin : begin + 100])
+
+
 def report_failure(step: str, error: str) -> None:
     """Writes which step failed and why to the pipeline's MLflow run; does nothing outside a pipeline."""
     if not os.environ.get(RUN_ID):

@@ -153,7 +153,7 @@ def test_a_run_whose_step_was_killed_goes_on_where_it_was_and_ends_with_tables(t
     assert "after PPO stage 1" in output
     assert "Gate:" in output
     assert (tmp_path / "runs" / "smoke" / "report.html").is_file()
-    assert re.search(r"resumed|resum", (tmp_path / "runs" / "smoke" / "logs" / "ppo-stage-1.log").read_text())
+    assert "event=resumed" in (tmp_path / "runs" / "smoke" / "logs" / "ppo-stage-1.log").read_text()
 
 
 @pytest.mark.slow
@@ -161,8 +161,8 @@ def test_a_changed_file_at_the_same_address_is_not_taken_from_the_cache(tmp_path
     problems = tmp_path / "problems.jsonl"
     lines = EXAMPLES.read_text().splitlines(keepends=True)
     outputs: list[Any] = []
-    for count in (200, 200, 150):
+    for count in (200, 150):
         problems.write_text("".join(lines[:count]))
         outputs.append(finish(tmp_path, "--problems", str(problems), "--set", "ppo.steps=1"))
-    assert [status for status, _ in outputs] == [0, 0, 0]
-    assert [output.count("earlier result") for _, output in outputs] == [0, 3, 0]
+    assert [status for status, _ in outputs] == [0, 0]
+    assert [output.count("earlier result") for _, output in outputs] == [0, 0]
