@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +49,10 @@ def check_target(address: str) -> None:
     Raises:
         DataError: there is something else at the address.
     """
-    if storage.is_remote(address) or not Path(address).exists():
+    if not storage.exists(address):
         return
-    target = Path(address)
-    if not target.is_dir() or (any(target.iterdir()) and not (target / CARD).is_file()):
+    empty = Path(address).is_dir() and not any(Path(address).iterdir())
+    if not empty and not storage.exists(f"{address.rstrip('/')}/{CARD}"):
         raise DataError(f"{address}: is there already and is no dataset; give a new folder, or remove it first")
 
 
@@ -74,13 +73,8 @@ def write(address: str, splits: dict[Split, list[Problem]], rejected: Sequence[R
         StepCoderError: it cannot be written, for example because the disk is full.
     """
     try:
-        if storage.is_remote(address):
-            with tempfile.TemporaryDirectory() as folder:
-                _fill(Path(folder), splits, rejected, card)
-                storage.publish(Path(folder), address)
-        else:
-            with storage.publishing(Path(address)) as folder:
-                _fill(folder, splits, rejected, card)
+        with storage.staged(address) as folder:
+            _fill(folder, splits, rejected, card)
     except OSError as error:
         raise StepCoderError(f"{address}: the dataset cannot be written: {error.strerror or error}") from error
 

@@ -35,6 +35,9 @@ class Journal:
     def __contains__(self, key: str) -> bool:
         return key in self._known
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def __getitem__(self, key: str) -> Judgement:
         return self._known[key]
 

@@ -54,6 +54,10 @@ def verify(config: VerifyConfig) -> cards.Card:
     journal = Journal(_journal_folder(config.out))
     try:
         cases = _run_all(cases, journal, config)
+    except BaseException:
+        if len(journal):
+            log.warning("what was judged is kept, the same command goes on from there", judged=len(journal))
+        raise
     finally:
         journal.close()
     leakage = _leakage(cases, pools, config.leakage_threshold)
