@@ -32,6 +32,7 @@ from stepcoder.platform.config import parse
 from stepcoder.preflight import SECTIONS, check_settings, preflight
 
 DEMO_PROBLEMS = Path(__file__).resolve().parent.parent / "examples" / "problems.jsonl"
+_SET_HELP = "one setting of one step, as components/*/README.md list them; null for its default; repeatable"
 INIT = "init"
 """Section of settings for the base model that is made when none is given."""
 
@@ -80,7 +81,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Run:
     parser.add_argument("--base-model", help="Hugging Face id, folder or s3:// address (with a preset: made anew)")
     parser.add_argument("--model-name", default="stepcoder", help="name in the model registry")
     parser.add_argument("--stages", type=int, help="number of PPO stages (default: the preset's, else 3)")
-    parser.add_argument("--set", action="append", default=[], metavar="STEP.SETTING=VALUE", help="repeatable")
+    parser.add_argument("--set", action="append", default=[], metavar="STEP.SETTING=VALUE", help=_SET_HELP)
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<preset>)")
     given = parser.parse_args(arguments)
     faults = []
@@ -113,6 +114,8 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Run:
 def apply(settings: dict[str, dict[str, Any]], text: str) -> None:
     """Puts one `step.setting=value` into the settings; the value is JSON, or else a text.
 
+    `null` takes a preset's value away, so that the default counts: Kubeflow has no null inside a dictionary.
+
     Raises:
         DataError: it does not read like that, or the step is unknown.
     """
@@ -130,6 +133,8 @@ def apply(settings: dict[str, dict[str, Any]], text: str) -> None:
         place[names[-1]] = json.loads(value)
     except json.JSONDecodeError:
         place[names[-1]] = value
+    if place[names[-1]] is None:
+        del place[names[-1]]
 
 
 def execute(run: Run, console: Console) -> int:

@@ -48,6 +48,11 @@ def test_a_preset_brings_everything_and_arguments_change_it(tmp_path: Path) -> N
     assert DEMO["ppo"]["learning_rate"] != 0.5
 
 
+def test_null_gives_a_setting_its_default_back() -> None:
+    run = local.read_arguments(["--preset", "smoke", "--set", "verification.max_chars=null"])
+    assert "max_chars" not in run.settings["verification"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "faults"),
     [
