@@ -90,15 +90,19 @@ def split_at_signature(problem: Problem) -> tuple[str, str]:
 def signature_end(problem: Problem) -> int:
     """Last line, from 1, of the entry point's signature in the reference solution.
 
-    0 when the body stands on the signature's own first line: then nothing is cut off.
+    0 when nothing can be cut off: the body stands on the signature's own first line, or the entry point has no
+    signature because it is assigned (`f = " ".join`).
     """
     *classes, name = problem.entry_point.split(".")
     body = ast.parse(problem.solution).body
     for owner in classes:
-        body = next(node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner)
-    function = next(
+        body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner), [])
+    functions = (
         node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
     )
+    function = next(functions, None)
+    if function is None:
+        return 0
     first = function.body[0]
     decorators = first.decorator_list if isinstance(first, ast.FunctionDef | ast.ClassDef) else []
     line = min([first.lineno, *(decorator.lineno for decorator in decorators)]) - 1
