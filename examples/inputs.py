@@ -9,64 +9,13 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-LEXICON = (  # fmt: skip
-    "a",
-    "toe",
-    "sea",
-    "oats",
-    "seat",
-    "taste",
-    "estate",
-    "tote",
-    "eat",
-    "ate",
-    "sets",
-    "noses",
-    "ease",
-    "oat",
-    "tease",
-    "essay",
-    "stone",
-    "lesson",
-    "apple",
-    "bread",
-    "cat",
-    "dog",
-    "house",
-    "green",
-    "quiet",
-    "river",
-    "under",
-    "arrow",
-    "ocean",
-    "salt",
-    "moon",
-    "tree",
-    "idea",
-    "echo",
-    "sun",
-    "opera",
-    "table",
-    "extra",
-    "orbit",
-    "tango",
-    "nut",
-    "set",
-    "tea",
-    "too",
-    "state",
-    "test",
-    "gate",
-    "ant",
-    "east",
-    "stop",
-    "plant",
-    "window",
-    "yellow",
-    "be",
-    "on",
-    "it",
-)
+_WORDS = """
+a toe sea oats seat taste estate tote eat ate sets noses ease oat tease essay stone lesson
+apple bread cat dog house green quiet river under arrow ocean salt moon tree idea echo sun opera
+table extra orbit tango nut set tea too state test gate ant east stop plant window yellow be
+on it
+"""
+LEXICON = tuple(_WORDS.split())
 
 
 def number(rng: Random, constants: Sequence[int], low: int, high: int) -> int:
@@ -150,3 +99,57 @@ def as_stdin(values: Sequence[Any]) -> str:
     if all(isinstance(value, int) for value in values):
         return " ".join(map(str, values)) + "\n"
     return "".join((value if isinstance(value, str) else " ".join(map(str, value))) + "\n" for value in values)
+
+
+def task_arguments(origin: str, rng: Random, small: list[int], turn: int) -> list[Any]:
+    """One list of arguments for a long problem; the first turns give the shortest inputs."""
+    length = turn if turn < 2 else rng.randint(4, 9)
+    items = numbers(rng, small, length)
+    if rng.random() < 0.3:
+        items = [abs(item) for item in items]
+    match origin:
+        case "plain":
+            return [items]
+        case "until-zero":
+            items = [item or 1 for item in items]
+            return [items if rng.random() < 0.3 else [*items, 0, *numbers(rng, small, 2)]]
+        case "repeated":
+            return [[[item, rng.randint(1, 3)] for item in items]]
+        case "row-sums":
+            return [[numbers(rng, small, rng.randint(1, 3)) for _ in range(length)]]
+        case "column-tops":
+            return [[numbers(rng, small, length + 1) for _ in range(rng.randint(1, 3))]]
+        case "commands":
+            commands = [str(item) for item in items]
+            for _ in range(length // 3):
+                commands.insert(rng.randrange(len(commands) + 1), rng.choice(("undo", "flip")))
+            return [commands]
+        case "clock":
+            hours = sorted(rng.randrange(24) for _ in range(length)) if rng.random() < 0.5 else None
+            times: list[str] = []
+            for index in range(length):
+                hour = hours[index] if hours else rng.randrange(3)
+                times.append(times[-1] if times and rng.random() < 0.2 else f"{hour}:{rng.randrange(60):02}")
+            return [times]
+        case "run-lengths":
+            return ["".join(rng.choice("abxyz") * rng.choice((1, 1, 2, 3, 4, 5, 7)) for _ in range(length))]
+        case "hidden":
+            joints = ("a", " - ", "b", "x", ", ", "km ")
+            return ["".join(rng.choice(joints) + str(abs(item)) for item in items) + rng.choice(("", "."))]
+    raise ValueError(f"no inputs for origin {origin!r}")
+
+
+def task_stdin(origin: str, values: list[Any]) -> str:
+    """Writes arguments as standard input, in the layout that the origin's sentence states."""
+    (value,) = values
+    match origin:
+        case "plain":
+            return f"{len(value)}\n{' '.join(map(str, value))}\n"
+        case "until-zero":
+            return "".join(f"{item}\n" for item in (value if 0 in value else [*value, 0]))
+        case "repeated" | "row-sums" | "column-tops":
+            return f"{len(value)}\n" + "".join(" ".join(map(str, row)) + "\n" for row in value)
+        case "commands" | "clock":
+            return " ".join(value) + "\n"
+        case _:
+            return f"{value}\n"

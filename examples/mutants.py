@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import ast
 import builtins
-import copy
-import itertools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-MAX_TURNS = 2_000
-"""Turns of all `while` loops of one run together; a mutant that needs more counts as endless."""
+MAX_TURNS = 1_500
+"""Turns of all loops of one run together; a mutant that needs more counts as endless."""
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Gt: (ast.GtE, ast.Lt),
@@ -33,7 +32,8 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.FloorDiv: ast.Mod,
     ast.Mod: ast.FloorDiv,
 }
-_METHODS = {"upper": "lower", "isdigit": "isalpha", "isalpha": "isdigit", "max": "min", "min": "max"}
+_METHODS = {"upper": "lower", "isdigit": "isalpha", "isalpha": "isdigit"}
+_FUNCTIONS = {"max": "min", "min": "max", "sum": "len"}
 
 
 class EndlessError(Exception):
@@ -42,48 +42,59 @@ class EndlessError(Exception):
 
 def mutants(source: str) -> Iterator[tuple[str, str]]:
     """Yields `(what was changed, program)` for every single small change of the program, duplicates left out."""
-    seen = {ast.unparse(ast.parse(source))}
-    for index, node in enumerate(ast.walk(ast.parse(source))):
-        for variant, (what, _) in enumerate(_changes(node)):
-            tree = ast.parse(source)
-            changed = next(itertools.islice(ast.walk(tree), index, None))
-            _, apply = list(_changes(changed))[variant]
-            apply()
+    tree = ast.parse(source)
+    seen = {ast.unparse(tree)}
+    for node in list(ast.walk(tree)):
+        for what, owner, key, value in list(_changes(node)):
+            before = _exchange(owner, key, value)
             program = ast.unparse(tree)
+            _exchange(owner, key, before)
             if program not in seen:
                 seen.add(program)
                 yield f"line {getattr(node, 'lineno', 0)}: {what}", program
 
 
-def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The changes of one node; each is applied in place by calling it."""
+Change = tuple[str, Any, Any, Any]
+"""What is changed, its owner (a node or a list of statements), the field or index in it, and the new value."""
 
-    def put(owner: Any, field: str, value: Any) -> Callable[[], None]:
-        return lambda: setattr(owner, field, value)
 
+def _exchange(owner: Any, key: Any, value: Any) -> Any:
+    """Puts a value into a node's field or a list's place, and returns what was there."""
+    if isinstance(owner, list):
+        before, owner[key] = owner[key], value
+    else:
+        before = getattr(owner, key)
+        setattr(owner, key, value)
+    return before
+
+
+def _changes(node: ast.AST) -> Iterator[Change]:
+    """The changes of one node."""
     match node:
         case ast.Compare(ops=[operator]):
             for other in _COMPARISONS.get(type(operator), ()):
-                yield f"{type(operator).__name__} to {other.__name__}", put(node, "ops", [other()])
+                yield f"{type(operator).__name__} to {other.__name__}", node, "ops", [other()]
         case ast.If():
-            yield "condition always true", put(node, "test", ast.Constant(True))
-            yield "condition never true", put(node, "test", ast.Constant(False))
+            yield "condition always true", node, "test", ast.Constant(True)
+            yield "condition never true", node, "test", ast.Constant(False)
         case ast.BoolOp(op=operator):
-            yield "and/or exchanged", put(node, "op", ast.Or() if isinstance(operator, ast.And) else ast.And())
+            yield "and/or exchanged", node, "op", ast.Or() if isinstance(operator, ast.And) else ast.And()
         case ast.BinOp(op=operator) | ast.AugAssign(op=operator) if type(operator) in _OPERATORS:
-            other = _OPERATORS[type(operator)]
-            yield f"{type(operator).__name__} to {other.__name__}", put(node, "op", other())
+            opposite = _OPERATORS[type(operator)]
+            yield f"{type(operator).__name__} to {opposite.__name__}", node, "op", opposite()
         case ast.UnaryOp(op=ast.USub()):
-            yield "sign dropped", put(node, "op", ast.UAdd())
-        case ast.Constant(value=bool()):
-            yield "truth value flipped", put(node, "value", not node.value)
-        case ast.Constant(value=int()):
-            yield "constant + 1", put(node, "value", node.value + 1)
-            yield "constant - 1", put(node, "value", node.value - 1)
-        case ast.Constant(value=str()) if len(node.value) == 1 and node.value.isalpha():
-            yield "other letter", put(node, "value", "n")
+            yield "sign dropped", node, "op", ast.UAdd()
+        case ast.Constant(value=bool(truth)):
+            yield "truth value flipped", node, "value", not truth
+        case ast.Constant(value=int(constant)):
+            yield "constant + 1", node, "value", constant + 1
+            yield "constant - 1", node, "value", constant - 1
+        case ast.Constant(value=str(letter)) if len(letter) == 1 and letter.isalpha():
+            yield "other letter", node, "value", "n"
         case ast.Attribute(attr=name) if name in _METHODS:
-            yield f"{name} to {_METHODS[name]}", put(node, "attr", _METHODS[name])
+            yield f"{name} to {_METHODS[name]}", node, "attr", _METHODS[name]
+        case ast.Name(id=name) if name in _FUNCTIONS:
+            yield f"{name} to {_FUNCTIONS[name]}", node, "id", _FUNCTIONS[name]
     for field in ("body", "orelse"):
         block = getattr(node, field, None)
         if not isinstance(block, list):
@@ -92,50 +103,37 @@ def _changes(node: ast.AST) -> Iterator[tuple[str, Callable[[], None]]]:
             yield from _statement_changes(block, position, statement)
 
 
-def _statement_changes(
-    block: list[ast.stmt], position: int, statement: ast.stmt
-) -> Iterator[tuple[str, Callable[[], None]]]:
-    def replace(other: ast.stmt) -> Callable[[], None]:
-        return lambda: block.__setitem__(position, ast.copy_location(other, statement))
-
+def _statement_changes(block: list[ast.stmt], position: int, statement: ast.stmt) -> Iterator[Change]:
     if isinstance(statement, ast.Assign | ast.AugAssign | ast.Expr):
-        yield f"dropped `{ast.unparse(statement)}`", replace(ast.Pass())
+        yield f"dropped `{ast.unparse(statement)}`", block, position, ast.Pass()
     if isinstance(statement, ast.Continue):
-        yield "continue to break", replace(ast.Break())
+        yield "continue to break", block, position, ast.Break()
     if isinstance(statement, ast.Break):
-        yield "break to continue", replace(ast.Continue())
+        yield "break to continue", block, position, ast.Continue()
     if isinstance(statement, ast.AugAssign):
-        one = copy.deepcopy(statement)
-        one.value = ast.Constant(1)
-        yield "counts instead", replace(one)
+        yield "counts instead", statement, "value", ast.Constant(1)
 
 
-class _Tick(ast.NodeTransformer):
-    """Counts the turns of `while` loops, so that an endless mutant ends."""
-
-    def visit_While(self, node: ast.While) -> ast.While:
-        self.generic_visit(node)
-        node.body.insert(0, ast.Expr(ast.Call(ast.Name("_tick", ast.Load()), [], [])))
-        return node
+_LOOP = re.compile(r"^( *)(?:for|while) .*:$", re.MULTILINE)
 
 
 class Runner:
     """A program that can be run on many inputs."""
 
     def __init__(self, program: str, entry_point: str) -> None:
-        tree = ast.fix_missing_locations(_Tick().visit(ast.parse(program)))
+        counted = _LOOP.sub(r"\g<0>\n\1    _tick()", program)
         self._turns = 0
         self._lines: Iterator[str] = iter(())
         self._printed: list[str] = []
         self._scope: dict[str, Any] = {"_tick": self._tick, "input": self._input, "print": self._print}
-        exec(compile(tree, "<example>", "exec"), self._scope)
+        exec(compile(counted, "<example>", "exec"), self._scope)
         name, _, method = entry_point.partition(".")
         self._function = getattr(self._scope[name](), method) if method else self._scope[name]
 
     def call(self, arguments: list[Any]) -> Any:
         """Returns what the function returns for copies of these arguments."""
         self._turns = 0
-        return self._function(*copy.deepcopy(arguments))
+        return self._function(*map(_copied, arguments))
 
     def feed(self, stdin: str) -> str:
         """Returns what the program prints when it reads this text."""
@@ -158,6 +156,11 @@ class Runner:
 
     def _print(self, *items: Any, sep: str = " ", end: str = "\n") -> None:
         self._printed.append(builtins.str(sep).join(map(str, items)) + end)
+
+
+def _copied(value: Any) -> Any:
+    """A copy of nested lists; nothing else in an argument can be changed."""
+    return [_copied(item) for item in value] if isinstance(value, list) else value
 
 
 def outcome(run: Callable[[Any], Any], given: Any) -> tuple[str, Any]:

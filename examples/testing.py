@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from examples.mutants import Runner, mutants, outcome
 
+POOL = 40
+"""Inputs from which a problem's tests are chosen."""
 FEWEST, MOST = 4, 6
 """Tests of a problem."""
 LARGEST = 10**9
@@ -42,7 +45,7 @@ def choose(
         reference fails, or nearly all outputs are the same.
     """
     reference = runner(solution, entry_point, stdin)
-    pool = []
+    pool: list[tuple[Any, Any]] = []
     for given in inputs:
         state, value = outcome(reference, given)
         if state == "value" and _modest(value) and given not in [item for item, _ in pool]:
@@ -51,14 +54,14 @@ def choose(
         return None
     if max(sum(other == value for _, other in pool) for _, value in pool) > 0.75 * len(pool):
         return None
-    catches = []
-    for program in needed:
-        catches.append(_caught(program, entry_point, stdin, pool))
-        if not catches[-1]:
-            return None
-    catches += [_caught(program, entry_point, stdin, pool) for program in others]
-    catches += [_caught(program, entry_point, stdin, pool) for _, program in mutants(solution)]
-    chosen, left = [0], [caught for caught in catches if caught and 0 not in caught]
+    chosen = _first_choice(pool)
+    left: list[frozenset[int]] = []
+    for program in itertools.chain(needed, others, (program for _, program in mutants(solution))):
+        if not _caught(program, entry_point, stdin, [pool[index] for index in chosen]):
+            caught = _caught(program, entry_point, stdin, pool)
+            if not caught and program in needed:
+                return None
+            left += [caught] if caught else []
     while len(chosen) < MOST and (left or len(chosen) < FEWEST):
         gains = [sum(index in caught for caught in left) for index in range(len(pool))]
         seen = [pool[index][1] for index in chosen]
@@ -71,12 +74,21 @@ def choose(
     return [pool[index][0] for index in sorted(chosen)]
 
 
+def _first_choice(pool: Sequence[tuple[Any, Any]]) -> list[int]:
+    """The shortest input, which comes first, and two more of middling length with different outputs."""
+    chosen = [0]
+    for index in sorted(range(1, len(pool)), key=lambda index: abs(len(str(pool[index][0])) - 24)):
+        if len(chosen) < 3 and pool[index][1] not in [pool[other][1] for other in chosen]:
+            chosen.append(index)
+    return chosen
+
+
 def _caught(program: str, entry_point: str, stdin: bool, pool: Sequence[tuple[Any, Any]]) -> frozenset[int]:
     """The indices of the inputs on which the program does not show the expected value."""
     state, run = outcome(lambda code: runner(code, entry_point, stdin), program)
     if state == "error":
         return frozenset(range(len(pool)))
-    caught = []
+    caught: list[int] = []
     for index, (given, value) in enumerate(pool):
         shown = outcome(run, given)
         if shown == ("error", "EndlessError"):  # one endless run is enough: a test that waits for it catches it

@@ -1,18 +1,41 @@
-"""Composes short problems: which parts go together, and how statement and solution read."""
+"""Short problems: which parts go together, how statement and solution read, and which of them ship."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Literal, TypeVar
+from typing import Any, TypeVar
 
-from examples.parts import FINISHES, REDUCTIONS, STEPS, VARIABLES, Finish, Kind, Reduction, Source, Step
+from examples.inputs import arguments, as_stdin
+from examples.records import CONDITIONALS, INDENT, Encoding, Text, random_name, record, scope, training_weight
+from examples.short_parts import FINISHES, REDUCTIONS, SOURCES, STEPS, VARIABLES, Finish, Kind, Reduction, Source, Step
+from examples.testing import POOL, choose
 
-Encoding = Literal["call", "stdin"]
-INDENT = "    "
 Part = TypeVar("Part", Step, Reduction, Finish)
+
+SHORT_CHARACTERS = 350
+"""Statement, starter and solution of a short problem together, at most."""
+TWO_PROBLEMS = 0.35
+"""Share of the short families that have two problems: one of each encoding, with other constants."""
+SHORT_FAMILIES = {
+    "numbers": 130,
+    "range": 40,
+    "alternate": 30,
+    "gaps": 26,
+    "divisors": 26,
+    "digits": 30,
+    "text-digits": 26,
+    "pair-sum": 15,
+    "pair-difference": 15,
+    "pair-product": 15,
+    "words": 100,
+    "text": 68,
+}
+"""Families of short problems by source."""
+STEP_COUNTS = (0, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3)
+"""Steps between source and result are drawn from these."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +66,6 @@ class Composition:
         for step in self.steps:
             kind = step.gives or kind
         return kind
-
-
-@dataclass(frozen=True)
-class Text:
-    """How a problem reads."""
-
-    statement: str
-    starter: str
-    solution: str
 
 
 def constants_of(composition: Composition, rng: Random) -> tuple[str, ...]:
@@ -128,11 +142,11 @@ def _statement(composition: Composition, constants: tuple[str, ...], encoding: E
     return f"{', '.join(clauses)} and {verb} {phrase}."
 
 
-def draw(rng: Random, source: Source, count: int, used: Counter[str]) -> Composition:
+def draw(rng: Random, source: Source, count: int, used: dict[str, float]) -> Composition:
     """Draws a composition with this source and number of steps; the parts used least so far are preferred."""
 
     def least_used(parts: list[Part]) -> Part:
-        return min(parts, key=lambda part: used[part.name] + rng.random() * 6)
+        return min(parts, key=lambda part: used[part.name] + rng.random() * 2)
 
     kind, steps = source.kind, []
     for _ in range(max(count, 1) if source.single else count):
@@ -180,3 +194,62 @@ def neighbours(
             same = reduction.gives == composition.reduction.gives or composition.finish is None
             if kind in reduction.kinds and reduction != composition.reduction and same:
                 yield replace(composition, reduction=reduction), constants
+
+
+def short_problems(seed: int, rounds: int = 1) -> Iterator[dict[str, Any]]:
+    """Yields the short problems, family by family."""
+    rng = Random(f"{seed} short")
+    used: dict[str, float] = defaultdict(float)
+    families: set[str] = set()
+    turns = [source for source in SOURCES for _ in range(SHORT_FAMILIES[source.name])]
+    for source in (source for _ in range(rounds) for source in rng.sample(turns, len(turns))):
+        yield from _short_family(source, rng, used, families, seed)
+
+
+def _short_family(
+    source: Source, rng: Random, used: dict[str, float], families: set[str], seed: int
+) -> Iterator[dict[str, Any]]:
+    """Draws compositions that were not `families` before until one is fit, and yields its one or two problems."""
+    while True:
+        composition = draw(rng, source, rng.choice(STEP_COUNTS), used)
+        if composition.family in families:
+            continue
+        families.add(composition.family)
+        first: Encoding = rng.choice(("call", "call", "stdin"))
+        encodings: list[Encoding] = [first]
+        if rng.random() < TWO_PROBLEMS:
+            encodings.append("stdin" if first == "call" else "call")
+        found = [problem for encoding in encodings if (problem := _short_problem(composition, encoding, seed))]
+        if found:
+            for part in composition.parts:
+                used[part.name] += training_weight(composition.family)
+            yield from found
+            return
+
+
+def _short_problem(composition: Composition, encoding: Encoding, seed: int) -> dict[str, Any] | None:
+    """Draws constants until the problem is fit; None when it is too long or no constants will do."""
+    stdin = encoding == "stdin"
+    rng = Random(f"{seed} {composition.family} {encoding}")
+    name = random_name(rng) if stdin else "solve"
+    for _ in range(3):
+        constants = constants_of(composition, rng)
+        text = render(composition, constants, encoding, name)
+        if len(text.statement) + len(text.starter) + len(text.solution) > SHORT_CHARACTERS:
+            return None
+        inputs: list[Any] = [arguments(composition.source.name, rng, constants, turn) for turn in range(POOL)]
+        if stdin:
+            inputs = [as_stdin(values) for values in inputs]
+        without = [
+            render(shorter, less, encoding, name).solution for shorter, less in without_one_step(composition, constants)
+        ]
+        others = [
+            render(other, values, encoding, name).solution for other, values in neighbours(composition, constants, rng)
+        ]
+        tests = choose(text.solution, name, stdin, inputs, without, others)
+        if tests is not None:
+            parts = len(composition.parts) - 1
+            blocks = sum(kind in CONDITIONALS for kind, _, _ in scope(text.solution))
+            difficulty = "introductory" if parts <= 2 else "interview" if parts == 3 and blocks <= 3 else "competition"
+            return record(text, name, tests, difficulty, composition.family, encoding)
+    return None
