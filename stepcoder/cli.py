@@ -84,3 +84,7 @@ def _overview() -> str:
     lines = [f"  {name:<{width}}  {step.help}" for name, step in STEPS.items()]
     end = "`stepcoder <step> --help` lists the settings."
     return "\n".join(["usage: stepcoder <step> [settings]", "", "steps:", *lines, "", end])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

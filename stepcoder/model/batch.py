@@ -40,9 +40,7 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return groups
 
 
-def collate(
-    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], device: torch.device
-) -> Sequences:
+def collate(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], device: torch.device) -> Sequences:
     """Joins each prompt with its response and pads on the right.
 
     Args:

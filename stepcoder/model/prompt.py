@@ -90,19 +90,18 @@ def split_at_signature(problem: Problem) -> tuple[str, str]:
 def signature_end(problem: Problem) -> int:
     """Last line, from 1, of the entry point's signature in the reference solution.
 
-    0 when nothing can be cut off: the body stands on the signature's own first line, or the entry point has no
-    signature because it is assigned (`f = " ".join`).
+    0 when there is none to cut at: the entry point is assigned and not defined, or its body stands on its first line.
     """
+    body: list[ast.stmt] = ast.parse(problem.solution).body
     *classes, name = problem.entry_point.split(".")
-    body = ast.parse(problem.solution).body
     for owner in classes:
         body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner), [])
-    functions = (
+    functions = [
         node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
-    )
-    function = next(functions, None)
-    if function is None:
+    ]
+    if not functions:
         return 0
+    function = functions[-1]
     first = function.body[0]
     decorators = first.decorator_list if isinstance(first, ast.FunctionDef | ast.ClassDef) else []
     line = min([first.lineno, *(decorator.lineno for decorator in decorators)]) - 1

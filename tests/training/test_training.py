@@ -1,0 +1,214 @@
+"""SFT and PPO on real problems with a tiny model: they learn, they mask, they resume bit by bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from stepcoder.errors import DataError
+from stepcoder.ppo import PpoConfig
+from stepcoder.ppo import train as train_ppo
+from stepcoder.sft import SftConfig
+from stepcoder.sft import train as train_sft
+from stepcoder.verification import VerifyConfig, verify
+
+PROBLEMS = Path(__file__).resolve().parents[2] / "examples" / "problems.jsonl"
+
+SMALL: dict[str, Any] = {
+    "precision": "fp32",
+    "zero_stage": 0,
+    "gradient_checkpointing": False,
+    "max_prompt_tokens": 256,
+    "max_new_tokens": 48,
+    "validation_problems": 4,
+    "sandbox_slots": 1,
+}
+PPO: dict[str, Any] = {
+    **SMALL,
+    "steps": 3,
+    "problems_per_step": 4,
+    "samples_per_problem": 2,
+    "minibatches": 2,
+    "learning_rate": 1e-3,
+    "critic_learning_rate": 1e-3,
+    "warmup_steps": 1,
+    "checkpoint_every": 1,
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPCODER_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # Nobody listens: training goes on without MLflow.
+    monkeypatch.delenv("STEPCODER_RUN_ID", raising=False)
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    lines = [line for line in PROBLEMS.read_text().splitlines() if len(json.loads(line)["canonical_solution"]) < 200]
+    (folder / "some.jsonl").write_text("\n".join(lines[:60]) + "\n")
+    out = folder / "dataset"
+    verify(VerifyConfig(problems=str(folder / "some.jsonl"), format="apps_plus", out=str(out), repeats=1, workers=1))
+    return out
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory: pytest.TempPathFactory, dataset: Path, base_model: Path) -> Path:
+    out = tmp_path_factory.mktemp("sft") / "policy"
+    os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+    settings = {**SMALL, "epochs": 10, "learning_rate": 5e-3, "batch_size": 4}
+    train_sft(SftConfig(dataset=str(dataset), base_model=str(base_model), out=str(out), **settings))
+    return out
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def ppo_config(dataset: Path, policy: Path, out: Path, **more: Any) -> PpoConfig:
+    places = {"out": str(out / "policy"), "out_critic": str(out / "critic"), "out_curriculum": str(out / "curriculum")}
+    return PpoConfig(dataset=str(dataset), policy=str(policy), reference=str(policy), **places, **{**PPO, **more})
+
+
+def test_sft_lowers_the_loss_and_writes_where_the_policy_comes_from(policy: Path, base_model: Path) -> None:
+    losses = [line["loss"] for line in lines(policy / "metrics.jsonl") if "loss" in line]
+    assert losses[-1] < losses[0] / 2
+    summary = json.loads((policy / "summary.json").read_text())
+    assert summary["validation"]["after"]["problems"] == 4
+    card = json.loads((policy / "stepcoder.json").read_text())
+    assert card["parents"] == [str(base_model)]
+    assert card["config"]["epochs"] == 10
+
+
+def test_a_stage_trains_policy_and_critic_and_hands_its_curriculum_on(
+    dataset: Path, policy: Path, tmp_path: Path
+) -> None:
+    train_ppo(ppo_config(dataset, policy, tmp_path / "one", stages=2))
+    before, after = (load_file(folder / "model.safetensors") for folder in (policy, tmp_path / "one" / "policy"))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    head = load_file(tmp_path / "one" / "critic" / "value_head.safetensors")["weight"]
+    assert head.abs().sum() > 0
+    levels = json.loads((tmp_path / "one" / "curriculum" / "curriculum.json").read_text())
+    assert max(row["level"] for row in levels.values()) > 0
+
+    config = ppo_config(
+        dataset,
+        tmp_path / "one" / "policy",
+        tmp_path / "two",
+        stage=2,
+        stages=2,
+        critic=str(tmp_path / "one" / "critic"),
+        curriculum=str(tmp_path / "one" / "curriculum"),
+    )
+    train_ppo(config.model_copy(update={"reference": str(policy)}))
+    last = json.loads((tmp_path / "two" / "curriculum" / "curriculum.json").read_text())
+    assert {row["level"] for row in last.values()} == {0}  # The last stage is from scratch for all.
+    summaries = [json.loads((tmp_path / name / "policy" / "summary.json").read_text()) for name in ("one", "two")]
+    assert summaries[1]["validation"]["before"] == summaries[0]["validation"]["after"]
+
+
+def test_the_first_mini_batch_has_ratio_one_and_unexecuted_code_is_masked(
+    dataset: Path, policy: Path, tmp_path: Path
+) -> None:
+    train_ppo(ppo_config(dataset, policy, tmp_path, steps=2))
+    steps = [line for line in lines(tmp_path / "policy" / "metrics.jsonl") if "reward" in line]
+    assert len(steps) == 2
+    assert all(line["ratio_deviation"] < 1e-4 for line in steps)
+    assert all(0 < line["executed_fraction"] <= 1 for line in steps)
+    assert all(-1 <= line["reward"] <= 1 for line in steps)
+    # At the first step the policy is the reference.
+    assert abs(steps[0]["kl"]) < 1e-5
+
+
+@pytest.mark.parametrize("budget", [600, 100_000])
+def test_the_split_into_micro_batches_does_not_change_the_result(
+    dataset: Path, policy: Path, tmp_path: Path, budget: int, request: pytest.FixtureRequest
+) -> None:
+    train_ppo(ppo_config(dataset, policy, tmp_path, steps=1, micro_batch_tokens=budget))
+    weights = load_file(tmp_path / "policy" / "model.safetensors")
+    earlier = request.config.stash.setdefault(_WEIGHTS, {})
+    earlier[budget] = weights
+    if len(earlier) == 2:
+        for name, weight in earlier[600].items():
+            torch.testing.assert_close(weight, earlier[100_000][name], rtol=1e-3, atol=2e-5)
+
+
+_WEIGHTS: pytest.StashKey[dict[int, Any]] = pytest.StashKey()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["sft", "ppo"])
+def test_a_killed_run_started_again_gives_the_same_parameters_bit_by_bit(
+    step: str, dataset: Path, base_model: Path, policy: Path, tmp_path: Path
+) -> None:
+    def command(name: str) -> list[str]:
+        out = tmp_path / name
+        if step == "ppo":
+            config: Any = ppo_config(dataset, policy, out, checkpoints=str(tmp_path / f"{name}-checkpoints"), steps=4)
+        else:
+            config = SftConfig(
+                dataset=str(dataset),
+                base_model=str(base_model),
+                out=str(out / "policy"),
+                checkpoints=str(tmp_path / f"{name}-checkpoints"),
+                **{**SMALL, "epochs": 6, "learning_rate": 5e-3, "batch_size": 4, "checkpoint_every": 4},
+            )
+        flags = [
+            f"--{key.replace('_', '-')}={value}"
+            for key, value in config.model_dump(mode="json", exclude={"conditional_kinds"}).items()
+            if value is not None
+        ]
+        return [sys.executable, "-m", "stepcoder.cli", step, *flags]
+
+    subprocess.run(command("whole"), check=True, capture_output=True, timeout=200)
+    killed = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: any((tmp_path / "killed-checkpoints").glob("*/step-*/complete.json")))
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "killed" / "policy").exists()
+
+    again = subprocess.run(command("killed"), check=True, capture_output=True, text=True, timeout=200)
+    assert "resumed" in again.stderr
+    names = ["policy/model.safetensors"]
+    if step == "ppo":
+        names += ["critic/model.safetensors", "critic/value_head.safetensors", "curriculum/curriculum.json"]
+    for name in names:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+    curves = [[line for line in lines(tmp_path / run / "policy" / "metrics.jsonl")] for run in ("whole", "killed")]
+    assert curves[0] == curves[1]
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.02)
+
+
+def test_a_dataset_without_training_problems_is_refused(tmp_path: Path, base_model: Path) -> None:
+    for name in ("train.jsonl", "validation.jsonl"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "card.json").write_text("{}")
+    with pytest.raises(DataError, match=r"train\.jsonl holds no problem"):
+        train_sft(SftConfig(dataset=str(tmp_path), base_model=str(base_model), out=str(tmp_path / "out"), **SMALL))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path, base_model: Path) -> None:
+    with pytest.raises(DataError, match=r"stepcoder verify.*card\.json"):
+        train_sft(SftConfig(dataset=str(tmp_path), base_model=str(base_model), out=str(tmp_path / "out"), **SMALL))
+
+
+def test_a_stage_above_the_number_of_stages_is_refused() -> None:
+    with pytest.raises(ValueError, match="stage 4 of 3"):
+        ppo_config(Path("d"), Path("p"), Path("o"), stage=4, stages=3)
