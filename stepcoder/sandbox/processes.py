@@ -202,9 +202,9 @@ class Child:
         except OSError:  # it is gone, and its clock with it
             return 0.0
 
-    def mark(self) -> None:
-        """Limits count from here."""
-        self._cpu_mark += self.cpu()
+    def mark(self, cpu: float | None = None) -> None:
+        """Limits count from here, or from when the child had used `cpu` seconds."""
+        self._cpu_mark = self._cpu_mark + self.cpu() if cpu is None else cpu
         self._wall_mark = time.monotonic()
 
     def mark_wall(self) -> None:

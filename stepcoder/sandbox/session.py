@@ -113,7 +113,7 @@ class Session:
             raise UnjudgeableError(f"the preamble takes more than {limits.cpu_seconds:g} s") from end
         if kind == frames.BROKEN:
             raise UnjudgeableError(f"the preamble fails: {json.loads(payload)['exception']}")
-        self._child.mark()
+        self._child.mark(float(payload))
 
     def ask(self, message: bytes) -> None:
         """Sends one test, or one call of a check; its limits count from here."""
@@ -237,7 +237,6 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "graph": (dict,),
     "too_deep": (bool,),
     "too_long": (int,),
-    "flushed": (bool,),
 }
 
 

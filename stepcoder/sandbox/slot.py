@@ -152,13 +152,13 @@ def _run_calls(bench: Bench, tests: tuple[PreparedTest, ...], first: int) -> lis
                 break
     if report is not None and report != {}:
         return [session.raised(report)] * (last - first)
-    if session.ended == "surplus" and len(results) == last - first:
-        results.pop()  # it came after the last claim
     if session.ended is not None:
         results.append(session.silent())
         if report is None:  # a program that does not load fails all of its tests alike
-            results *= last - first
-    return results
+            return results * (last - first)
+    # Who forges one report may have forged those before it.
+    forged = next((result for result in results if result.outcome is Outcome.SECURITY), None)
+    return results if forged is None else [forged] * (last - first)
 
 
 def _judge_claim(session: Session, test: PreparedTest, claim: dict[str, Any]) -> TestResult:

@@ -7,6 +7,7 @@ writes its own claims gains nothing, for it does not know the right ones.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import json
 import marshal
@@ -16,6 +17,7 @@ import random
 import resource
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
@@ -63,7 +65,7 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
             os._exit(1)
     code = marshal.loads(frames.receive(link)[1])
     gc.enable()
-    frames.send(link, frames.STARTED, b"")
+    frames.send(link, frames.STARTED, repr(time.process_time()).encode())
     match job["mode"]:
         case "stdin":
             _run_script(link, job, code, module.__dict__)
@@ -133,21 +135,18 @@ def _run_calls(link: int, job: dict[str, Any], code: CodeType, module: ModuleTyp
     while True:
         kind, payload = frames.receive(link)
         request = _decode_json(payload.decode())
-        claim: dict[str, Any] = {"test": request["test"]}
+        test = {"test": request["test"]}
         try:
             call = _call_of_check if kind == frames.CALL else _call
-            claim |= call(request, module, _find(namespace, job["entry_point"]))
+            reply = _dump(test | call(request, module, _find(namespace, job["entry_point"])))
+            if len(reply) > job["output"]:
+                reply = _dump(test | {"too_long": len(reply)})
         except values.TooDeepError:
-            claim["too_deep"] = True
+            reply = _dump(test | {"too_deep": True})
         except BaseException as error:
-            claim |= faults.describe(error, PROGRAM)
-        try:
+            reply = _dump(test | faults.describe(error, PROGRAM))
+        with contextlib.suppress(Exception):  # the program may have closed or replaced it
             sys.stdout.flush()
-        except Exception:  # the program closed or replaced it
-            claim["flushed"] = False
-        reply = _dump(claim)
-        if len(reply) > job["output"]:
-            reply = _dump({"test": request["test"], "too_long": len(reply)})
         frames.send(link, frames.CLAIM, reply)
 
 

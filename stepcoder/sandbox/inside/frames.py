@@ -15,7 +15,7 @@ CALL = b"Q"  # JSON: a call by a check
 ANSWER = b"W"  # JSON: to a check, what its call gave
 # From a child to the judge.
 BROKEN = b"B"  # JSON: what the preamble raised, which is the dataset's fault
-STARTED = b"G"  # the program begins; what came before was the judge's own doing
+STARTED = b"G"  # the program begins; CPU seconds that the judge's own work has taken
 LOADED = b"L"  # JSON: the module level ran, or what it raised
 CLAIM = b"R"  # JSON: what one test showed
 ASK = b"A"  # JSON: a check calls the candidate

@@ -69,6 +69,7 @@ def main() -> None:
         control.close()
         os.setsid()
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        os.dup2(1, 2)  # still /dev/null: what programs say on standard error is nobody's business
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)
         os.close(stdin)
