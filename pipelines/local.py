@@ -27,6 +27,7 @@ from pipelines.presets import PRESETS, STAGES
 from pipelines.summary import show_summary
 from pipelines.watch import CacheHits, Watch
 from stepcoder.errors import DataError, StepCoderError
+from stepcoder.notify import NotifyConfig, notify
 from stepcoder.platform import logs, storage, tracking
 from stepcoder.platform.config import parse
 from stepcoder.preflight import SECTIONS, check_settings, preflight
@@ -221,6 +222,10 @@ def run_pipeline(run: Run, inputs: dict[str, Any], settings: dict[str, dict[str,
         # Kubeflow's way to say that a step failed; which one and why is in what it printed.
         if watch.failed is None:
             raise
+    except KeyboardInterrupt:
+        # Nothing else runs the pipeline's last step then.
+        notify(NotifyConfig(status="CANCELLED", run=os.environ["STEPCODER_RUN_ID"]))
+        raise
     finally:
         watch.finish()
         # A step that was killed outright could not clear away what it had begun.

@@ -38,7 +38,7 @@ def notify(config: NotifyConfig) -> str:
     values: dict[str, str] = {"pipeline": config.pipeline, "status": config.status}
     if config.run:
         values["run"] = config.run
-    if not succeeded:
+    if config.status not in _MLFLOW_STATUS:
         step, error = _failure()
         values |= {"failed_step": step or "unknown", "error": error or config.error or "see the failed step's log"}
     try:

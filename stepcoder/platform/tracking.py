@@ -242,7 +242,7 @@ class Tracker:
 
 
 def finish_parent(status: str, tags: Mapping[str, str]) -> str | None:
-    """Closes the pipeline's MLflow run.
+    """Closes the pipeline's MLflow run, and those of steps that were killed and could not close their own.
 
     Args:
         status: `FINISHED`, `FAILED` or `KILLED`.
@@ -252,8 +252,12 @@ def finish_parent(status: str, tags: Mapping[str, str]) -> str | None:
         The run's id; None outside a pipeline.
     """
     mlflow_client = client()
-    run = parent_run(mlflow_client, experiment_id(mlflow_client))
+    experiment = experiment_id(mlflow_client)
+    run = parent_run(mlflow_client, experiment)
     if run is not None:
+        left = f"tags.`mlflow.parentRunId` = '{run}' and attributes.status = 'RUNNING'"
+        for step in mlflow_client.search_runs([experiment], left):
+            mlflow_client.set_terminated(step.info.run_id, "KILLED")
         for name, value in tags.items():
             mlflow_client.set_tag(run, _legal(name), value[:5000])
         mlflow_client.set_terminated(run, status)

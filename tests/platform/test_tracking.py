@@ -53,6 +53,20 @@ def test_steps_of_one_pipeline_run_share_one_parent(
     assert (parent.info.status, parent.data.tags["stepcoder.failed_step"]) == ("FAILED", "sft")
 
 
+def test_the_end_of_the_pipeline_closes_what_a_killed_step_left_open(
+    store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(tracking.RUN_ID, "weekly-8")
+    killed = Tracker.start("sft", tmp_path / "killed")
+    killed.flush()
+    with Tracker.start("sft", tmp_path / "again") as again:
+        pass
+    tracking.finish_parent("FINISHED", {})
+    client = tracking.client()
+    assert client.get_run(killed.run_id).info.status == "KILLED"
+    assert client.get_run(again.run_id).info.status == "FINISHED"
+
+
 def test_params_metrics_tags_and_artifacts_arrive(store: None, tmp_path: Path) -> None:
     (tmp_path / "note.txt").write_text("hello")
     with Tracker.start("sft", tmp_path / "out") as tracker:
