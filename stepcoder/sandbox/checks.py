@@ -82,7 +82,7 @@ class _Exchange:
         self.calls += 1
         request = json.dumps({"test": self._index, "graph": graph}).encode()
         self._session.ask(frames.pack(frames.CALL, request))
-        claim = self._session.claim(self._index, spent=self._spent)
+        claim = self._session.claim(self._index, spent=self._spent, sent=len(request))
         self._spent += self._session.cpu_seconds
         self._session.cpu_seconds = self._spent
         if claim is None:

@@ -14,6 +14,8 @@ from stepcoder.sandbox.processes import Child, EndedError, Zygote, memory_file
 MOST_BYTES = 256 << 20
 KEPT = 512
 """Compiled preambles and checks that are remembered; they come back with every sample of a problem."""
+ATTEMPTS = 2
+"""A process that dies may have been killed by someone else: what kills it twice is the source text."""
 USES = 20_000
 """Programs after which the process is replaced, so that what a large one left in its memory does not stay."""
 
@@ -47,27 +49,18 @@ class Compiler:
         Raises:
             ZygoteError: the zygote does not answer.
         """
-        if self._child is None or self._uses >= USES:
-            self._end()
-            stdin, other = self._files
-            self._child = self._zygote.fork(stdin, other, other, clean=False)
-        self._uses += 1
         request = {"source": source, "filename": filename, "entry_point": entry_point, "traced": traced}
-        self._child.mark()
-        self._child.send(frames.pack(frames.SOURCE, json.dumps(request).encode()))
-        try:
-            kind, payload = self._child.receive(limits.cpu_seconds, limits.wall_seconds, MOST_BYTES)
-            report = json.loads(payload)
-            if kind == frames.REJECTED:
-                return Compiled(
-                    rejection=TestResult(Outcome.COMPILE_ERROR, exception=report["exception"], line=report["line"])
-                )
-            _, code = self._child.receive(limits.cpu_seconds, limits.wall_seconds, MOST_BYTES)
-        except EndedError as end:
-            self._end()
-            why = "the compiler died" if end.cause == "exit" else f"compiling takes more than {limits.cpu_seconds:g} s"
-            return Compiled(rejection=TestResult(Outcome.COMPILE_ERROR, detail=why))
-        return Compiled(code, tuple(Span(*span) for span in report["spans"]), report["calls_itself"])
+        message = frames.pack(frames.SOURCE, json.dumps(request).encode())
+        for _ in range(ATTEMPTS):
+            try:
+                return self._compile(message, limits)
+            except EndedError as end:
+                self._end()
+                cause = end.cause
+                if cause != "exit":
+                    break
+        why = "the compiler died" if cause == "exit" else f"compiling takes more than {limits.cpu_seconds:g} s"
+        return Compiled(rejection=TestResult(Outcome.COMPILE_ERROR, detail=why))
 
     def compile_once(self, source: str, filename: str, limits: Limits) -> Compiled:
         """The same for a source text that comes with the problem, and so comes again."""
@@ -78,6 +71,22 @@ class Compiler:
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         return found
+
+    def _compile(self, message: bytes, limits: Limits) -> Compiled:
+        if self._child is None or self._uses >= USES:
+            self._end()
+            stdin, other = self._files
+            self._child = self._zygote.fork(stdin, other, other, clean=False)
+        self._uses += 1
+        self._child.mark()
+        self._child.send(message)
+        kind, payload = self._child.receive(limits.cpu_seconds, limits.wall_seconds, MOST_BYTES)
+        report = json.loads(payload)
+        if kind == frames.REJECTED:
+            fault = TestResult(Outcome.COMPILE_ERROR, exception=report["exception"], line=report["line"])
+            return Compiled(rejection=fault)
+        _, code = self._child.receive(limits.cpu_seconds, limits.wall_seconds, MOST_BYTES)
+        return Compiled(code, tuple(Span(*span) for span in report["spans"]), report["calls_itself"])
 
     def close(self) -> None:
         """Closes the judge's descriptors; the process ends with its zygote."""

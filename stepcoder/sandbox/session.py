@@ -22,6 +22,8 @@ MODULE_NAME = "solution"
 TAIL_BYTES = 1000
 SLACK_BYTES = 1 << 16
 """A claim may be longer than its value by so much."""
+ASKED_BYTES = 64 << 20
+"""The longest arguments of a call by a check."""
 
 
 class UnjudgeableError(Exception):
@@ -132,14 +134,15 @@ class Session:
         message = self._receive()
         return None if message is None else self._checked(*message, frames.LOADED, None)
 
-    def claim(self, index: int, spent: float = 0.0) -> dict[str, Any] | None:
+    def claim(self, index: int, spent: float = 0.0, sent: int = 0) -> dict[str, Any] | None:
         """What the program claims for one test; None if no claim of that form came.
 
         Args:
             index: the test's number.
             spent: CPU seconds of this test's limit that are used up already.
+            sent: bytes of arguments that come back with the value.
         """
-        message = self._receive(spent)
+        message = self._receive(spent, self._job.limits.output_bytes + sent)
         claim = None if message is None else self._checked(*message, frames.CLAIM, index)
         if claim is not None and self._child.has_more():
             self.ended = "surplus"
@@ -148,7 +151,7 @@ class Session:
 
     def asked(self) -> tuple[bytes, dict[str, Any]] | None:
         """What a check says next: `ASK` with a call's arguments, or its `CLAIM`; None if it ended otherwise."""
-        message = self._receive()
+        message = self._receive(most=ASKED_BYTES)
         if message is None:
             return None
         kind, payload = message
@@ -202,11 +205,10 @@ class Session:
             return Outcome.RUNTIME_ERROR, f"killed by {signal_name(signalled)}"
         return Outcome.RUNTIME_ERROR, f"exit status {os.waitstatus_to_exitcode(self.status)} without an answer"
 
-    def _receive(self, spent: float = 0.0) -> tuple[bytes, bytes] | None:
+    def _receive(self, spent: float = 0.0, most: int = 0) -> tuple[bytes, bytes] | None:
         limits = self._job.limits
         try:
-            cpu_seconds, most = limits.cpu_seconds - spent, limits.output_bytes + SLACK_BYTES
-            message = self._child.receive(cpu_seconds, limits.wall_seconds, most)
+            message = self._child.receive(limits.cpu_seconds - spent, limits.wall_seconds, most + SLACK_BYTES)
         except EndedError as end:
             self.ended, message = end.cause, None
         self.cpu_seconds = self._child.cpu()

@@ -139,7 +139,7 @@ def _run_calls(link: int, job: dict[str, Any], code: CodeType, module: ModuleTyp
         try:
             call = _call_of_check if kind == frames.CALL else _call
             reply = _dump(test | call(request, module, _find(namespace, job["entry_point"])))
-            if len(reply) > job["output"]:
+            if len(reply) > job["output"] + (len(payload) if kind == frames.CALL else 0):  # what came in may go out
                 reply = _dump(test | {"too_long": len(reply)})
         except values.TooDeepError:
             reply = _dump(test | {"too_deep": True})

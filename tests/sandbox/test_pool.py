@@ -1,0 +1,301 @@
+"""The pool: verdicts do not depend on slots, order or accidents, and nothing stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stepcoder.errors import DataError, StepCoderError
+from stepcoder.problems import CallTest, CheckTest, Problem, StdinTest, Test
+from stepcoder.sandbox import Job, Limits, Outcome, Sandbox, Verdict, job_of, open_sandbox
+
+LIMITS = Limits(cpu_seconds=0.3, wall_seconds=10.0, memory_mib=256)
+TESTS: tuple[Test, ...] = (
+    CallTest.of((1, 2), 3),
+    CheckTest(code="assert candidate(2, 2) == 4"),
+    StdinTest(stdin="", stdout="hello\n"),
+)
+PROGRAMS = {
+    "right": "def f(*a):\n    return sum(a) if a else print('hello')",
+    "wrong": "def f(*a):\n    return 0",
+    "raises": "def f(*a):\n    if a == (1, 2): return 3\n    raise KeyError(*a)",
+    "broken": "def f(*a:",
+    "loops": "def f(*a):\n    while a == (2, 2): pass\n    return sum(a)",
+    "dies": "import os\ndef f(*a):\n    os._exit(len(a))",
+    "nothing": "",
+}
+
+
+def stable(verdict: Verdict) -> object:
+    """A verdict without what is measured."""
+    tests = [(t.outcome, t.exception, t.line, t.stdout_tail, t.detail) for t in verdict.tests]
+    return verdict.outcome, tests, verdict.statements
+
+
+def jobs(run: int = 0) -> list[Job]:
+    return [Job(name, program, TESTS, "f", limits=LIMITS, run=run) for name, program in PROGRAMS.items()]
+
+
+@pytest.fixture(scope="module")
+def alone() -> dict[str, object]:
+    """Each program's verdict when it is the only one in a pool of one slot."""
+    verdicts = {}
+    for job in jobs():
+        with open_sandbox(slots=1) as sandbox:
+            verdicts[job.id] = stable(sandbox.judge([job])[0])
+    return verdicts
+
+
+def processes() -> set[int]:
+    found: set[int] = set()
+    todo = [os.getpid()]
+    while todo:
+        parent = todo.pop()
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            todo += map(int, (task / "children").read_text().split())
+        found.add(parent)
+    return found - {os.getpid()}
+
+
+@settings(max_examples=3, deadline=None)
+@given(slots=st.integers(1, 4), order=st.permutations(sorted(PROGRAMS)), run=st.integers(0, 3))
+def test_a_verdict_depends_neither_on_slots_nor_on_order(
+    alone: dict[str, object], slots: int, order: list[str], run: int
+) -> None:
+    by_name = {job.id: job for job in jobs(run)}
+    with open_sandbox(slots=slots) as sandbox:
+        verdicts = sandbox.judge([by_name[name] for name in order])
+    assert [verdict.id for verdict in verdicts] == order
+    assert {verdict.id: stable(verdict) for verdict in verdicts} == alone
+
+
+def test_killing_zygotes_under_load_loses_no_verdict() -> None:
+    before = processes()
+    with open_sandbox(slots=2) as sandbox:
+        right = [
+            Job(
+                str(i),
+                f"def f(a, b):\n    for i in range(20_000): pass\n    return a + b + {i % 2}",
+                TESTS[:1],
+                "f",
+                run=i,
+            )
+            for i in range(200)
+        ]
+        futures = [sandbox.submit(job) for job in right]
+        stop = threading.Event()
+
+        def murder() -> None:
+            while not stop.wait(0.25):
+                for pid in list(processes() - before)[:1]:
+                    os.kill(pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=murder)
+        killer.start()
+        verdicts = [future.result() for future in futures]
+        stop.set()
+        killer.join()
+    judged = [v for v in verdicts if v.outcome is not Outcome.INFRA_ERROR]
+    # A child that is killed has died as if by itself; a zygote's death is never the program's fault.
+    assert all(
+        v.outcome in (Outcome.PASS if int(v.id) % 2 == 0 else Outcome.WRONG_ANSWER, Outcome.RUNTIME_ERROR)
+        for v in judged
+    )
+    assert [v.id for v in verdicts] == [job.id for job in right]
+    assert len(judged) > 150
+    assert processes() == before
+
+
+def test_a_killed_zygote_is_replaced_and_the_job_tried_again() -> None:
+    before = processes()
+    with open_sandbox(slots=1) as sandbox:
+        assert sandbox.judge(jobs()[:1])[0].passed
+        for run in range(1, 4):
+            zygote = min(processes() - before)
+            os.kill(zygote, signal.SIGKILL)
+            assert sandbox.judge(jobs(run)[:1])[0].passed
+    assert processes() == before
+
+
+def test_closing_leaves_no_process_no_thread_and_no_descriptor() -> None:
+    with open_sandbox(slots=1) as sandbox:  # what the first use opens for good
+        sandbox.judge(jobs()[:1])
+    before = processes(), threading.active_count(), len(os.listdir("/proc/self/fd"))
+    sandbox = open_sandbox(slots=3)
+    sandbox.judge(jobs())
+    looping = Job(
+        "loop", "def f(a, b):\n    while True: pass", TESTS[:1], "f", limits=Limits(cpu_seconds=60, wall_seconds=60)
+    )
+    running = sandbox.submit(looping)
+    time.sleep(0.2)
+    started = time.monotonic()
+    sandbox.close()
+    sandbox.close()
+    assert time.monotonic() - started < 8
+    assert running.result(timeout=1).outcome is Outcome.INFRA_ERROR
+    assert (processes(), threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+
+def test_jobs_that_wait_when_the_pool_closes_are_answered() -> None:
+    sandbox = open_sandbox(slots=1)
+    futures = [
+        sandbox.submit(Job(str(i), f"import time\ndef f(a, b):\n    time.sleep(9)\n    return {i}", TESTS[:1], "f"))
+        for i in range(5)
+    ]
+    time.sleep(0.1)
+    sandbox.close()
+    assert {future.result(timeout=5).outcome for future in futures} == {Outcome.INFRA_ERROR}
+    assert sandbox.submit(jobs()[0]).result(timeout=5).outcome is Outcome.INFRA_ERROR
+
+
+SCRIPT = """
+    import sys, time
+    sys.path.insert(0, {root!r})
+    from stepcoder.problems import CallTest
+    from stepcoder.sandbox import Job, Limits, open_sandbox
+    limits = Limits(cpu_seconds=60, wall_seconds=60)
+    with open_sandbox(slots=2) as sandbox:
+        print("ready", flush=True)
+        programs = [f"def f():\\n    while True: {{i}}" for i in range(4)]
+        sandbox.judge([Job("x", program, (CallTest.of((), 1),), "f", limits=limits) for program in programs])
+"""
+
+
+def start_script() -> subprocess.Popen[str]:
+    script = textwrap.dedent(SCRIPT.format(root=str(Path(__file__).parents[2])))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def sandbox_processes() -> set[int]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                if b"inside/zygote.py" in (entry / "cmdline").read_bytes():
+                    found.add(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_an_interrupted_or_killed_owner(how: signal.Signals) -> None:
+    before = sandbox_processes()
+    process = start_script()
+    deadline = time.monotonic() + 20
+    while len(sandbox_processes() - before) < 4 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    mine = {pid for pid in sandbox_processes() - before if _owner(pid) == process.pid}
+    assert mine
+    os.kill(process.pid, how)
+    process.wait(timeout=15)
+    while mine & sandbox_processes() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not mine & sandbox_processes()
+
+
+def _owner(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def test_a_secret_of_the_trainer_is_not_in_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPCODER_TEST_SECRET", "hunter2")
+    program = """
+import os
+def f():
+    places = [open(f"/proc/{pid}/environ").read() for pid in ("self", os.getppid())]
+    return "hunter2" in str([dict(os.environ), *places])
+"""
+    with open_sandbox(slots=1) as sandbox:
+        assert sandbox.judge([Job("x", program, (CallTest.of((), False),), "f")])[0].passed
+
+
+def test_identical_programs_are_run_once_and_answered_under_their_own_ids() -> None:
+    program = "import random\ndef f():\n    return random.random()"
+    with open_sandbox(slots=2) as sandbox:
+        same = [Job(str(i), program, (CallTest.of((), 2),), "f") for i in range(8)]
+        verdicts = sandbox.judge(same)
+        assert [verdict.id for verdict in verdicts] == [str(i) for i in range(8)]
+        assert len({verdict.tests for verdict in verdicts}) == 1
+        other = sandbox.judge([Job("x", program, (CallTest.of((), 2),), "f", run=1)])[0]
+        assert other.tests != verdicts[0].tests
+
+
+def test_other_tests_limits_preamble_entry_or_trace_are_another_job() -> None:
+    base = Job("x", "def f():\n    return 1\ndef g():\n    return 2", (CallTest.of((), 1),), "f", limits=LIMITS)
+    with open_sandbox(slots=1) as sandbox:
+        verdicts = sandbox.judge(
+            [
+                base,
+                Job("y", base.program, (CallTest.of((), 2),), "f", limits=LIMITS),
+                Job("z", base.program, base.tests, "g", limits=LIMITS),
+                Job("p", base.program, base.tests, "f", limits=LIMITS, preamble="1 / 0"),
+                Job("t", base.program, base.tests, "f", limits=LIMITS, trace=False),
+            ]
+        )
+    assert [v.outcome.value for v in verdicts] == ["pass", "wrong_answer", "wrong_answer", "runtime_error", "pass"]
+    assert verdicts[4].statements == ()
+
+
+def test_a_verdict_of_a_broken_judge_is_not_remembered() -> None:
+    killer = "import os\ndef f():\n    os.kill(os.getppid(), 9)"
+    with open_sandbox(slots=1) as sandbox:
+        job = Job("x", killer, (CallTest.of((), 1),), "f", limits=LIMITS)
+        assert sandbox.judge([job, job])[0].outcome is Outcome.INFRA_ERROR
+        assert not sandbox._state.verdicts  # type: ignore[attr-defined]
+
+
+def test_a_job_without_tests_has_nothing_that_fails(one_slot: Sandbox) -> None:
+    assert one_slot.judge([Job("x", "def f(): pass", (), "f")])[0].outcome is Outcome.PASS
+
+
+def test_a_fork_of_the_owner_may_not_use_its_pool(one_slot: Sandbox) -> None:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            one_slot.submit(jobs()[0])
+        except StepCoderError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    assert one_slot.judge(jobs(9)[:1])[0].passed
+
+
+def test_unusable_settings_are_refused() -> None:
+    with pytest.raises(DataError, match="'nowhere'"):
+        open_sandbox("nowhere")
+    with pytest.raises(DataError, match="at least one slot"):
+        open_sandbox(slots=0)
+
+
+def test_job_of_takes_everything_from_the_problem() -> None:
+    problem = Problem(
+        id="p", statement="s", starter="def f():\n", solution="def f():\n    return y\n", entry_point="f",
+        tests=(CallTest.of((), 1),), preamble="y = 1",
+    )  # fmt: skip
+    job = job_of(problem, problem.solution, limits=LIMITS, trace=False, id="p/3")
+    assert (job.id, job.preamble, job.tests, job.limits, job.trace) == ("p/3", "y = 1", problem.tests, LIMITS, False)
+    with open_sandbox(slots=1) as sandbox:
+        assert sandbox.judge([job, job_of(problem, problem.solution)])[1].passed
