@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from stepcoder.platform import tracking
+from stepcoder.platform import pipeline_run
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
 
@@ -42,7 +42,7 @@ def notify(config: NotifyConfig) -> str:
         step, error = _failure()
         values |= {"failed_step": step or "unknown", "error": error or config.error or "see the failed step's log"}
     try:
-        run = tracking.finish_parent(_MLFLOW_STATUS.get(config.status, "FAILED"), {})
+        run = pipeline_run.finish(_MLFLOW_STATUS.get(config.status, "FAILED"))
         if run is not None:
             values["mlflow_run"] = run
     except Exception as error:  # Whatever MLflow raises.
@@ -53,7 +53,7 @@ def notify(config: NotifyConfig) -> str:
 
 def _failure() -> tuple[str, str]:
     try:
-        return tracking.reported_failure()
+        return pipeline_run.reported_failure()
     except Exception as error:  # Whatever MLflow raises.
         log.warning("MLflow does not say which step failed", error=str(error).splitlines()[0])
         return "", ""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from stepcoder.errors import DataError
 from stepcoder.evaluation.config import EvaluationConfig
 from stepcoder.inputs import ResolveConfig, Resolved, resolve
-from stepcoder.platform import tracking
+from stepcoder.platform import pipeline_run
 from stepcoder.platform.config import StepConfig, parse
 from stepcoder.platform.logs import get_logger
 from stepcoder.ppo.config import PpoConfig
@@ -115,7 +115,7 @@ def preflight(inputs: Mapping[str, Any], settings: Settings) -> Resolved:
     if faults:
         raise DataError("\n".join(faults))
     try:
-        tracking.describe_parent({**inputs, **dataclasses.asdict(resolved), **settings})
+        pipeline_run.describe({**inputs, **dataclasses.asdict(resolved), **settings})
     except Exception as error:  # Whatever MLflow raises; the run does not need it.
         log.warning("the run's parameters are not in MLflow", error=str(error).splitlines()[0])
     return resolved

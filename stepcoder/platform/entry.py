@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from stepcoder.errors import StepCoderError
-from stepcoder.platform import logs, tracking
+from stepcoder.platform import logs, pipeline_run
 
 FAILED = "failed"
 """The event of a log line that says why a step failed; one line a fault."""
@@ -51,7 +51,7 @@ def _tell(log: logs.Log, step: str, error: Exception) -> None:
     for line in text.splitlines() or [type(error).__name__]:
         log.error(FAILED, error=line, exit_status=getattr(error, "exit_status", 1))
     try:
-        tracking.report_failure(step, text)
+        pipeline_run.report_failure(step, text)
     except Exception as trouble:  # The step's own fault is what counts, and it is in the log.
         log.debug("the failure is not in MLflow", error=str(trouble))
 

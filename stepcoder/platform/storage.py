@@ -16,25 +16,29 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
 
 from stepcoder.errors import DataError, StepCoderError
+from stepcoder.platform import s3
+from stepcoder.platform.s3 import list_objects
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+__all__ = [
+    "address_digest",
+    "digest",
+    "exists",
+    "fetch",
+    "is_remote",
+    "list_objects",
+    "publish",
+    "publishing",
+    "remove",
+    "staged",
+    "text_digest",
+    "write_text",
+]
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CHUNK = 1 << 20
 _SCHEMES = {"s3", "minio"}
-
-
-class S3Object(NamedTuple):
-    """One object under an address: its name relative to the address (empty for the address itself), size and tag."""
-
-    key: str
-    name: str
-    size: int
-    etag: str
 
 
 def is_remote(address: str) -> bool:
@@ -76,9 +80,9 @@ def fetch(address: str, cache: Path | None = None) -> Path:
     root = cache or Path(os.environ.get("STEPCODER_CACHE") or Path.home() / ".cache" / "stepcoder")
     target = root / _listing_digest(address, objects)[:32] / address.rstrip("/").rpartition("/")[2]
     if not target.exists():
-        bucket, _ = _split(address)
-        with publishing(target) as partial, _reporting(address):
-            client = _client()
+        bucket, _ = s3.split(address)
+        with publishing(target) as partial, s3.reporting(address):
+            client = s3.connect()
             for item in objects:
                 place = partial / item.name if item.name else partial
                 if not item.name:
@@ -105,10 +109,10 @@ def publish(source: Path, address: str) -> None:
                 partial.rmdir()
                 shutil.copyfile(source, partial)
         return
-    bucket, key = _split(address)
+    bucket, key = s3.split(address)
     earlier = {item.key for item in list_objects(address)}
-    with _reporting(address):
-        client = _client()
+    with s3.reporting(address):
+        client = s3.connect()
         written = set()
         for path in _files(source):
             name = f"{key}/{path.relative_to(source).as_posix()}" if source.is_dir() else key
@@ -148,10 +152,10 @@ def remove(address: str) -> None:
     if not is_remote(address):
         _remove(Path(address))
         return
-    bucket, _ = _split(address)
+    bucket, _ = s3.split(address)
     objects = list_objects(address)
-    with _reporting(address):
-        client = _client()
+    with s3.reporting(address):
+        client = s3.connect()
         for item in objects:
             client.delete_object(Bucket=bucket, Key=item.key)
 
@@ -231,64 +235,6 @@ def write_text(path: Path, text: str) -> None:
             partial.unlink(missing_ok=True)
 
 
-def list_objects(address: str) -> list[S3Object]:
-    """The object at an `s3://` address or, if there is none, those under it as a folder, sorted by name."""
-    bucket, key = _split(address)
-    found = []
-    with _reporting(address):
-        for page in _client().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
-            for item in page.get("Contents", []):
-                name = item["Key"][len(key) :]
-                if name == "" or name.startswith("/") or key == "":
-                    found.append(S3Object(item["Key"], name.lstrip("/"), item["Size"], item["ETag"].strip('"')))
-    files = [item for item in found if not item.key.endswith("/")]
-    alone = [item for item in files if item.name == ""]
-    return alone or sorted(files, key=lambda item: item.name)
-
-
-def _client() -> S3Client:
-    import boto3
-    from botocore.config import Config
-
-    custom = "AWS_ENDPOINT_URL_S3" in os.environ or "AWS_ENDPOINT_URL" in os.environ
-    # Stores other than AWS often know neither bucket host names nor the newer checksum headers.
-    compatible = Config(
-        s3={"addressing_style": "path"},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 6})
-    return boto3.client("s3", config=config.merge(compatible) if custom else config)
-
-
-def _split(address: str) -> tuple[str, str]:
-    bucket, _, key = address.partition("://")[2].partition("/")
-    if not bucket:
-        raise DataError(f"{address}: an object store address reads s3://bucket/key")
-    return bucket, key.rstrip("/")
-
-
-@contextmanager
-def _reporting(address: str) -> Iterator[None]:
-    """Turns boto3's errors into ours; they name the address and never a credential."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    try:
-        yield
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        if code in {"NoSuchBucket", "NoSuchKey", "404"}:
-            raise DataError(f"{address}: there is no such bucket or object") from error
-        if code in {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
-            raise StepCoderError(
-                f"{address}: the object store refuses access ({code}); check the credentials"
-            ) from error
-        raise StepCoderError(f"{address}: the object store answered {code}: {error}") from error
-    except (BotoCoreError, Boto3Error) as error:
-        raise StepCoderError(f"{address}: cannot reach the object store: {error}") from error
-
-
 @contextmanager
 def _full_disk(target: Path) -> Iterator[None]:
     try:
@@ -345,6 +291,6 @@ def _file_digest(path: Path) -> str:
     return whole.hexdigest()
 
 
-def _listing_digest(address: str, objects: list[S3Object]) -> str:
+def _listing_digest(address: str, objects: list[s3.S3Object]) -> str:
     listing = [address, *(f"{item.name}\0{item.size}\0{item.etag}" for item in objects)]
     return text_digest("\n".join(listing))

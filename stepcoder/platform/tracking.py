@@ -156,11 +156,11 @@ class Tracker:
     def params(self, values: Mapping[str, Any]) -> None:
         """Settings of the step; nested ones get dotted names. A name that was given before keeps its value."""
         for name, value in flatten(values):
-            self._params.setdefault(_legal(name), str(value)[:6000])
+            self._params.setdefault(legal_name(name), str(value)[:6000])
 
     def tags(self, values: Mapping[str, Any]) -> None:
         """Short texts to search runs by."""
-        self._tags.update({_legal(name): str(value)[:5000] for name, value in values.items()})
+        self._tags.update({legal_name(name): str(value)[:5000] for name, value in values.items()})
 
     def metrics(self, values: Mapping[str, Any], step: int) -> None:
         """Appends a line to `metrics.jsonl` and queues the numbers for MLflow.
@@ -175,7 +175,7 @@ class Tracker:
         now = int(time.time() * 1000)
         for name, value in flatten(values, "/"):
             if isinstance(value, int | float):
-                self._metrics.append((_legal(name), float(value), now, step))
+                self._metrics.append((legal_name(name), float(value), now, step))
         if time.monotonic() - self._flushed >= FLUSH_SECONDS or len(self._metrics) >= BATCH:
             self.flush()
 
@@ -241,61 +241,6 @@ class Tracker:
         return True
 
 
-def finish_parent(status: str, tags: Mapping[str, str]) -> str | None:
-    """Closes the pipeline's MLflow run, and those of steps that were killed and could not close their own.
-
-    Args:
-        status: `FINISHED`, `FAILED` or `KILLED`.
-        tags: Added to the run.
-
-    Returns:
-        The run's id; None outside a pipeline.
-    """
-    mlflow_client = client()
-    experiment = experiment_id(mlflow_client)
-    run = parent_run(mlflow_client, experiment)
-    if run is not None:
-        left = f"tags.`mlflow.parentRunId` = '{run}' and attributes.status = 'RUNNING'"
-        for step in mlflow_client.search_runs([experiment], left):
-            mlflow_client.set_terminated(step.info.run_id, "KILLED")
-        for name, value in tags.items():
-            mlflow_client.set_tag(run, _legal(name), value[:5000])
-        mlflow_client.set_terminated(run, status)
-    return run
-
-
-def describe_parent(values: Mapping[str, Any]) -> None:
-    """Writes parameters to the pipeline's MLflow run; does nothing outside a pipeline. What is there already stays."""
-    if not os.environ.get(RUN_ID):
-        return
-    from mlflow.entities import Param
-
-    mlflow_client = client()
-    run = parent_run(mlflow_client, experiment_id(mlflow_client))
-    present = mlflow_client.get_run(run).data.params
-    params = [Param(_legal(name), str(value)[:6000]) for name, value in flatten(values) if _legal(name) not in present]
-    for begin in range(0, len(params), 100):
-        mlflow_client.log_batch(run, params=params[begin : begin + 100])
-
-
-def report_failure(step: str, error: str) -> None:
-    """Writes which step failed and why to the pipeline's MLflow run; does nothing outside a pipeline."""
-    if not os.environ.get(RUN_ID):
-        return
-    mlflow_client = client()
-    run = parent_run(mlflow_client, experiment_id(mlflow_client))
-    mlflow_client.set_tag(run, FAILED_STEP_TAG, step)
-    mlflow_client.set_tag(run, ERROR_TAG, error[:5000])
-
-
-def reported_failure() -> tuple[str, str]:
-    """The failed step and its error as the pipeline's MLflow run has them; empty when it has none."""
-    mlflow_client = client()
-    run = parent_run(mlflow_client, experiment_id(mlflow_client))
-    tags = {} if run is None else mlflow_client.get_run(run).data.tags
-    return tags.get(FAILED_STEP_TAG, ""), tags.get(ERROR_TAG, "")
-
-
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a `metrics.jsonl`; a last line that a kill cut short is left out."""
     lines = []
@@ -317,7 +262,8 @@ def flatten(values: Mapping[str, Any], separator: str = ".") -> Iterator[tuple[s
             yield str(name), value
 
 
-def _legal(name: str) -> str:
+def legal_name(name: str) -> str:
+    """The name with every character replaced that MLflow does not allow."""
     return re.sub(r"[^\w\-./ ]", "_", name)[:250]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,9 +18,13 @@ from components.register_model.component import register_model
 from components.sft.component import sft
 from components.verify_dataset.component import verify_dataset
 from stepcoder import inputs, registry
+from stepcoder.cli import STEPS
 from stepcoder.platform.config import StepConfig
 from stepcoder.preflight import SECTIONS, check_settings
 from stepcoder.registry.register import POLICY_DIGEST
+
+COMMANDS = {"verification": "verify", "sft": "sft", "ppo": "ppo", "evaluation": "evaluate", "gate": "gate"}
+"""By section of settings, the command that does the same as the component."""
 
 
 def artifact(path: Path) -> dsl.Artifact:
@@ -28,7 +33,7 @@ def artifact(path: Path) -> dsl.Artifact:
 
 @pytest.fixture
 def received(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The config that each library function is called with, in place of its work."""
+    """The config that the function of each command is called with, in place of its work."""
     configs: dict[str, Any] = {}
 
     def spy(section: str, result: Any = None) -> Any:
@@ -42,15 +47,22 @@ def received(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
         return take
 
-    monkeypatch.setattr("stepcoder.verification.verify", spy("verification", SimpleNamespace(counts={"accepted": 3})))
-    monkeypatch.setattr("stepcoder.sft.train", spy("sft"))
-    monkeypatch.setattr("stepcoder.ppo.train", spy("ppo"))
     figure = SimpleNamespace(overall=SimpleNamespace(pass_at_k={"1": SimpleNamespace(value=0.5)}))
-    monkeypatch.setattr("stepcoder.evaluation.evaluate", spy("evaluation", SimpleNamespace(models={"base": figure})))
-    monkeypatch.setattr(
-        "stepcoder.registry.gate", spy("gate", registry.Decision.model_construct(promote=True, why="better"))
-    )
+    results = {
+        "verification": SimpleNamespace(counts={"accepted": 3}),
+        "evaluation": SimpleNamespace(models={"base": figure}),
+        "gate": SimpleNamespace(promote=True, why="better"),
+    }
+    for section, command in COMMANDS.items():
+        step = STEPS[command]
+        monkeypatch.setattr(f"{step.module}.{step.function}", spy(section, results.get(section)))
     return configs
+
+
+@pytest.mark.parametrize("section", COMMANDS)
+def test_component_and_command_line_share_the_config(section: str) -> None:
+    step = STEPS[COMMANDS[section]]
+    assert getattr(importlib.import_module(step.module), step.config) is SECTIONS[section][0]
 
 
 def handed_over(config: StepConfig, section: str, tmp_path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stepcoder.notify import NotifyConfig, notify
-from stepcoder.platform import tracking
+from stepcoder.platform import pipeline_run, tracking
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def pipeline_run(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def inside_a_pipeline(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     monkeypatch.setenv(tracking.RUN_ID, tmp_path.name)
 
@@ -29,16 +29,16 @@ def status_in_mlflow() -> str:
     return str(client.get_run(run).info.status)
 
 
-def test_a_failure_names_the_step_and_its_own_words(pipeline_run: None) -> None:
-    tracking.report_failure("sft", "the dataset holds no problems")
+def test_a_failure_names_the_step_and_its_own_words(inside_a_pipeline: None) -> None:
+    pipeline_run.report_failure("sft", "the dataset holds no problems")
     message = notify(NotifyConfig(status="FAILED", error="Task run failed."))
     assert "failed_step=sft" in message
     assert "error=the dataset holds no problems" in message
     assert status_in_mlflow() == "FAILED"
 
 
-def test_an_early_failure_that_a_retry_mended_is_not_told(pipeline_run: None) -> None:
-    tracking.report_failure("sft", "the object store was away")
+def test_an_early_failure_that_a_retry_mended_is_not_told(inside_a_pipeline: None) -> None:
+    pipeline_run.report_failure("sft", "the object store was away")
     message = notify(NotifyConfig(status="SUCCEEDED"))
     assert "sft" not in message
     assert status_in_mlflow() == "FINISHED"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform import tracking
+from stepcoder.platform import pipeline_run, tracking
 from stepcoder.platform.entry import running
 
 
@@ -43,7 +43,7 @@ def test_a_fault_inside_a_pipeline_is_told_to_its_mlflow_run(tmp_path: Path, mon
     monkeypatch.setenv(tracking.RUN_ID, "weekly-7")
     with pytest.raises(SystemExit), running("ppo-stage-2"):
         raise DataError("no reference model")
-    assert tracking.reported_failure() == ("ppo-stage-2", "no reference model")
+    assert pipeline_run.reported_failure() == ("ppo-stage-2", "no reference model")
 
 
 def test_a_terminated_step_leaves_nothing_half_written(tmp_path: Path) -> None:

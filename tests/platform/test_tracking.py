@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from stepcoder.platform import tracking
+from stepcoder.platform import pipeline_run, tracking
 from stepcoder.platform.tracking import Tracker
 
 
@@ -48,9 +48,9 @@ def test_steps_of_one_pipeline_run_share_one_parent(
     assert len(parents) == 1
     assert [run.info.run_name for run in runs] == ["sft", "ppo-stage-1"]
     assert {run.info.status for run in runs} == {"FINISHED"}
-    assert tracking.finish_parent("FAILED", {"stepcoder.failed_step": "sft"}) in parents
+    assert pipeline_run.finish("FAILED") in parents
     parent = tracking.client().get_run(parents.pop())
-    assert (parent.info.status, parent.data.tags["stepcoder.failed_step"]) == ("FAILED", "sft")
+    assert parent.info.status == "FAILED"
 
 
 def test_the_end_of_the_pipeline_closes_what_a_killed_step_left_open(
@@ -61,7 +61,7 @@ def test_the_end_of_the_pipeline_closes_what_a_killed_step_left_open(
     killed.flush()
     with Tracker.start("sft", tmp_path / "again") as again:
         pass
-    tracking.finish_parent("FINISHED", {})
+    pipeline_run.finish("FINISHED")
     client = tracking.client()
     assert client.get_run(killed.run_id).info.status == "KILLED"
     assert client.get_run(again.run_id).info.status == "FINISHED"
