@@ -23,6 +23,8 @@ START_SECONDS = 60.0
 REPLY_SECONDS = 15.0
 END_SECONDS = 2.0
 LEAST_WAIT_SECONDS = 0.01
+QUEUED_SHARE = 0.9
+"""Of the time on the wall clock, so much may have been spent waiting for a core."""
 HEADER = frames.HEADER.size
 
 ENVIRONMENT = {
@@ -230,9 +232,12 @@ class Child:
             if gone:
                 raise EndedError("exit")
             cpu_left = cpu_seconds - self.cpu()
-            wall_left = wall_seconds - (time.monotonic() - self._wall_mark)
+            wall = time.monotonic() - self._wall_mark
             if cpu_left <= 0:
                 raise EndedError("cpu")
+            if wall > wall_seconds:
+                wall -= min(self._queued(), wall * QUEUED_SHARE)
+            wall_left = wall_seconds - wall
             if wall_left <= 0:
                 raise EndedError("wall")
             wait = max(LEAST_WAIT_SECONDS, min(cpu_left, wall_left))
@@ -255,6 +260,17 @@ class Child:
         """Closes the judge's descriptors."""
         self._link.close()
         os.close(self._pidfd)
+
+    def _queued(self) -> float:
+        """Seconds that the process was ready to run and had no core: no fault of the program's."""
+        total = 0
+        try:
+            for task in os.listdir(f"/proc/{self.pid}/task"):
+                with open(f"/proc/{self.pid}/task/{task}/schedstat") as stat:
+                    total += int(stat.read().split()[1])
+        except (OSError, IndexError):  # gone, or a kernel that does not count it
+            return 0.0
+        return total / 1e9
 
     def _read(self) -> bool:
         try:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.problems import CallTest, CheckTest, Problem, StdinTest, Test
 from stepcoder.sandbox import Job, Limits, Outcome, Sandbox, Verdict, job_of, open_sandbox
+from stepcoder.sandbox.inside import zygote
 
 LIMITS = Limits(cpu_seconds=0.3, wall_seconds=10.0, memory_mib=256)
 TESTS: tuple[Test, ...] = (
@@ -299,3 +300,38 @@ def test_job_of_takes_everything_from_the_problem() -> None:
     assert (job.id, job.preamble, job.tests, job.limits, job.trace) == ("p/3", "y = 1", problem.tests, LIMITS, False)
     with open_sandbox(slots=1) as sandbox:
         assert sandbox.judge([job, job_of(problem, problem.solution)])[1].passed
+
+
+def test_a_right_program_that_waits_for_a_core_is_no_timeout() -> None:
+    cores = os.sched_getaffinity(0)
+    program = "def f(n):\n    for i in range(n): pass\n    return n"
+    busy: list[subprocess.Popen[bytes]] = []
+    try:
+        os.sched_setaffinity(0, {min(cores)})
+        with open_sandbox(slots=1) as sandbox:
+            assert sandbox.judge(jobs()[:1])[0].passed  # the zygote starts, on the one core
+            busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+            started = time.monotonic()
+            limits = Limits(cpu_seconds=5, wall_seconds=0.4)
+            verdict = sandbox.judge([Job("x", program, (CallTest.of((20_000_000,), 20_000_000),), "f", limits=limits)])[0]
+            elapsed = time.monotonic() - started
+    finally:
+        os.sched_setaffinity(0, cores)
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert elapsed > limits.wall_seconds
+    assert verdict.passed, verdict.tests
+
+
+def test_children_are_found_with_and_without_the_kernels_list() -> None:
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        assert sleeper.pid in zygote.children_by_parent(os.getpid())
+        # The kernel's list is that of one thread, and this process has others.
+        assert sleeper.pid in zygote.children_of(os.getpid())
+        assert set(zygote.children_of(os.getpid())) <= set(zygote.children_by_parent(os.getpid()))
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+    assert sleeper.pid not in zygote.children_by_parent(os.getpid())

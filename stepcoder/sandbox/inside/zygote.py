@@ -124,8 +124,30 @@ def _strays(live: set[int]) -> list[int]:
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         except ChildProcessError:
             return []
-    with open(f"/proc/self/task/{os.getpid()}/children") as children:
-        return [pid for pid in map(int, children.read().split()) if pid not in live]
+    return [pid for pid in children_of(os.getpid()) if pid not in live]
+
+
+def children_of(parent: int) -> list[int]:
+    """The child processes of a process of one thread."""
+    try:
+        with open(f"/proc/{parent}/task/{parent}/children") as children:
+            return [int(pid) for pid in children.read().split()]
+    except FileNotFoundError:  # a kernel built without it
+        return children_by_parent(parent)
+
+
+def children_by_parent(parent: int) -> list[int]:
+    """The same by asking every process for its parent."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat") as stat:
+                    if int(stat.read().rpartition(")")[2].split()[1]) == parent:
+                        found.append(int(name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
 
 
 def _kill(how: object, pid: int) -> None:
