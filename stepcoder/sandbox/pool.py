@@ -77,6 +77,11 @@ class Pool:
 
     def __init__(self, slots: int) -> None:
         self._state = _State(slots=[Slot() for _ in range(slots)])
+        try:
+            self._state.slots[0].start()  # what keeps one from starting would keep all: better now than at each job
+        except ZygoteError as error:
+            self._state.slots[0].restart()
+            raise StepCoderError(f"the sandbox cannot start: {error}") from error
         self._process = os.getpid()
         self._prepared: OrderedDict[int, tuple[tuple[Test, ...], PreparedTests]] = OrderedDict()
         self._threads = [

@@ -36,12 +36,7 @@ class Slot:
         Raises:
             ZygoteError: a process of the judge is gone; the job can be tried again.
         """
-        if self._zygote is None or self._compiler is None:
-            self._zygote = Zygote()
-            self._compiler = Compiler(self._zygote)
-        if self._stopped:
-            raise ZygoteError("the sandbox is closed")
-        compiler = self._compiler
+        zygote, compiler = self._processes()
         compiled = compiler.compile(job.program, PROGRAM, job.limits, job.entry_point, job.trace)
         if compiled.rejection is not None:
             results = [compiled.rejection, *[TestResult(Outcome.NOT_RUN)] * (len(job.tests) - 1)]
@@ -51,13 +46,21 @@ class Slot:
             return unjudgeable(job, f"the preamble does not compile: {preamble.rejection.exception}")
         probes = memory_file(size=len(compiled.spans))
         try:
-            bench = Bench(self._zygote, compiler, job, Program(preamble, compiled, probes))
+            bench = Bench(zygote, compiler, job, Program(preamble, compiled, probes))
             results = _results(bench, prepared)
             return Verdict(job.id, overall(results), tuple(results), _statements(bench.program))
         except UnjudgeableError as fault:
             return unjudgeable(job, str(fault))
         finally:
             os.close(probes)
+
+    def start(self) -> None:
+        """Starts the slot's processes before the first job comes.
+
+        Raises:
+            ZygoteError: they do not start.
+        """
+        self._processes()
 
     def restart(self) -> None:
         """Ends the slot's processes; the next job starts new ones."""
@@ -74,6 +77,14 @@ class Slot:
         zygote = self._zygote
         if zygote is not None:
             zygote.kill()
+
+    def _processes(self) -> tuple[Zygote, Compiler]:
+        if self._zygote is None or self._compiler is None:
+            self._zygote = Zygote()
+            self._compiler = Compiler(self._zygote)
+        if self._stopped:
+            raise ZygoteError("the sandbox is closed")
+        return self._zygote, self._compiler
 
 
 def broken(job: Job, detail: str) -> Verdict:

@@ -284,6 +284,12 @@ def test_a_fork_of_the_owner_may_not_use_its_pool(one_slot: Sandbox) -> None:
     assert one_slot.judge(jobs(9)[:1])[0].passed
 
 
+def test_a_sandbox_that_cannot_start_says_why_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zygote, "__file__", "/nowhere/zygote.py")
+    with pytest.raises(StepCoderError, match=r"the sandbox cannot start: .*/nowhere/zygote.py"):
+        open_sandbox(slots=1)
+
+
 def test_unusable_settings_are_refused() -> None:
     with pytest.raises(DataError, match="'nowhere'"):
         open_sandbox("nowhere")
@@ -313,7 +319,9 @@ def test_a_right_program_that_waits_for_a_core_is_no_timeout() -> None:
             busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
             started = time.monotonic()
             limits = Limits(cpu_seconds=5, wall_seconds=0.4)
-            verdict = sandbox.judge([Job("x", program, (CallTest.of((20_000_000,), 20_000_000),), "f", limits=limits)])[0]
+            verdict = sandbox.judge([Job("x", program, (CallTest.of((20_000_000,), 20_000_000),), "f", limits=limits)])[
+                0
+            ]
             elapsed = time.monotonic() - started
     finally:
         os.sched_setaffinity(0, cores)

@@ -347,7 +347,20 @@ def test_a_program_cannot_see_or_spell_the_probes() -> None:
     assert printed == "[]\n"
 
 
-def test_two_thousand_branches_compile() -> None:
+def test_docstrings_and_annotations_stay_what_they_are() -> None:
+    source = '''"""M."""
+from __future__ import annotations
+def f(a: missing):
+    """F."""
+class C:
+    """C."""
+    x: missing
+print(__doc__, f.__doc__, C.__doc__, f.__annotations__, C.__annotations__)
+'''
+    assert probed(source)[1] == "M. F. C. {'a': 'missing'} {'x': 'missing'}\n"
+
+
+def test_a_long_chain_of_branches_compile() -> None:
     source = "x = 1500\nif x == 0:\n    pass\n" + "".join(f"elif x == {i}:\n    y = {i}\n" for i in range(1, 700))
     statements, _ = probed(source)
     assert sum(statements.values()) == 701

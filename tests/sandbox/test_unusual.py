@@ -251,12 +251,13 @@ def test_a_megabyte_of_input_reaches_the_program(judge: Judge) -> None:
     assert judge("def f():\n    print(sum(map(int, input().split())))", (test,)).passed
 
 
-def test_the_program_starts_in_an_empty_folder_with_an_empty_environment(judge: Judge) -> None:
+def test_the_program_starts_in_an_empty_folder_with_constants_for_an_environment(judge: Judge) -> None:
     program = """
         import os, sys
         def f(a, b):
             assert os.listdir() == [], os.listdir()
-            assert dict(os.environ) == {} and sys.argv == ["program.py"]
+            assert sorted(os.environ)[:2] == ["LC_ALL", "MKL_NUM_THREADS"] and len(os.environ) <= 7
+            assert sys.argv == ["program.py"]
             open("left.txt", "w").close()
             os.makedirs("deep/er")
             return a + b

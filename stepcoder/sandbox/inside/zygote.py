@@ -1,4 +1,4 @@
-"""The process that programs are forked from: started by exec with an empty environment, single-threaded.
+"""The process that programs are forked from: started by exec with constants for an environment, single-threaded.
 
 It knows two requests. FORK comes with descriptors (link to the judge, standard input, standard output, probe memory),
 which the new process takes over; REAP ends a process, and whatever it started, and reports how it ended. Code, inputs
@@ -54,7 +54,6 @@ def main() -> None:
     sys.argv = ["program.py"]
     sys.dont_write_bytecode = True
     sys.setrecursionlimit(sys.getrecursionlimit() + child.FRAMES_BELOW)
-    os.environ.clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "stepcoder"]:
         del sys.modules[name]
     gc.collect()
