@@ -38,6 +38,8 @@ __all__ = [
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CHUNK = 1 << 20
+_HARDLY_ANY = 1 << 16
+"""Bytes of free space below which a failure to write is put down to the disk."""
 _SCHEMES = {"s3", "minio"}
 
 
@@ -209,14 +211,14 @@ def publishing(target: Path) -> Iterator[Path]:
     """
     token = secrets.token_hex(4)
     partial = target.parent / f".{target.name}.{token}.partial"
-    with _full_disk(target):
-        try:
+    try:
+        with _full_disk(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
             yield partial
             _replace(partial, target, token)
-        finally:
-            _remove(partial)
+    finally:
+        _remove(partial)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -226,13 +228,13 @@ def write_text(path: Path, text: str) -> None:
         StepCoderError: the disk is full.
     """
     partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
-    with _full_disk(path):
-        try:
+    try:
+        with _full_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(text, encoding="utf-8")
             partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -242,13 +244,17 @@ def _full_disk(target: Path) -> Iterator[None]:
     except StepCoderError:
         raise
     except Exception as error:
-        # Libraries that write weights wrap the system's error in one of their own and keep only its text.
-        if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
-            message = (
-                f"{target}: cannot be written, the disk is full; nothing was left behind. Free space and try again"
-            )
-            raise StepCoderError(message) from error
-        raise
+        if not _means_full(error, target.parent):
+            raise
+        message = f"{target}: cannot be written, the disk is full; nothing was left behind. Free space and try again"
+        raise StepCoderError(message) from error
+
+
+def _means_full(error: Exception, folder: Path) -> bool:
+    if getattr(error, "errno", None) in _FULL or "No space left on device" in str(error):
+        return True
+    # Libraries that write weights hide the system's error behind one of their own; the disk itself tells.
+    return folder.is_dir() and shutil.disk_usage(folder).free < _HARDLY_ANY
 
 
 def _replace(partial: Path, target: Path, token: str) -> None:
