@@ -63,11 +63,11 @@ class Task:
         return "/".join(self.names)
 
 
-def draw_task(rng: Random, used: dict[str, float]) -> Task:
-    """Draws a composition; the parts used least so far are preferred."""
+def draw_task(rng: Random, used: dict[str, float], looseness: float) -> Task:
+    """Draws a composition; parts used least are preferred, unless they differ by less than the looseness."""
 
     def least_used(parts: tuple[Part, ...]) -> Part:
-        return min(parts, key=lambda part: used[part.name] + rng.random() * 2)
+        return min(parts, key=lambda part: used[part.name] + rng.random() * looseness)
 
     changes: list[Stage] = []
     for _ in range(rng.choice((1, 2, 2))):
@@ -153,9 +153,10 @@ def long_problems(seed: int, rounds: int = 1) -> Iterator[dict[str, Any]]:
     rng = Random(f"{seed} long")
     used: dict[str, float] = defaultdict(float)
     families: set[str] = set()
-    found = 0
+    found = attempt = 0
     while found < LONG_FAMILIES * rounds:
-        task = draw_task(rng, used)
+        attempt += 1
+        task = draw_task(rng, used, 2 + attempt / 10)
         if task.family in families:
             continue
         families.add(task.family)
@@ -165,6 +166,7 @@ def long_problems(seed: int, rounds: int = 1) -> Iterator[dict[str, Any]]:
         if problem is None:
             continue
         found += 1
+        attempt = 0
         for name in task.names:
             used[name] += training_weight(task.family)
         yield problem

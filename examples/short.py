@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,10 +28,10 @@ SHORT_FAMILIES = {
     "divisors": 26,
     "digits": 30,
     "text-digits": 26,
-    "pair-sum": 15,
-    "pair-difference": 15,
-    "pair-product": 15,
-    "words": 100,
+    "pair-sum": 18,
+    "pair-difference": 18,
+    "pair-product": 18,
+    "words": 104,
     "text": 68,
 }
 """Families of short problems by source."""
@@ -142,11 +143,19 @@ def _statement(composition: Composition, constants: tuple[str, ...], encoding: E
     return f"{', '.join(clauses)} and {verb} {phrase}."
 
 
-def draw(rng: Random, source: Source, count: int, used: dict[str, float]) -> Composition:
-    """Draws a composition with this source and number of steps; the parts used least so far are preferred."""
+def draw(rng: Random, source: Source, count: int, used: dict[str, float], looseness: float) -> Composition:
+    """Draws a composition with this source and number of steps.
+
+    Args:
+        rng: Decides.
+        source: Where the items come from.
+        count: Number of steps; a single value has one at least.
+        used: How much each part was used so far; those used least are preferred.
+        looseness: A part that was used this much more than another may still be drawn before it.
+    """
 
     def least_used(parts: list[Part]) -> Part:
-        return min(parts, key=lambda part: used[part.name] + rng.random() * 2)
+        return min(parts, key=lambda part: used[part.name] + rng.random() * looseness)
 
     kind, steps = source.kind, []
     for _ in range(max(count, 1) if source.single else count):
@@ -158,19 +167,21 @@ def draw(rng: Random, source: Source, count: int, used: dict[str, float]) -> Com
         return Composition(source, tuple(steps), None, rng.choice((None, None, None, FINISHES[0])))
     reduction = least_used([reduction for reduction in REDUCTIONS if kind in reduction.kinds])
     finish = None
-    if reduction.gives == "number" and rng.random() < 0.4:
+    if reduction.gives == "number" and rng.random() < 0.5:
         finish = least_used([item for item in FINISHES if reduction.returns == "result" or item.name != "at-most"])
     return Composition(source, tuple(steps), reduction, finish)
 
 
-def without_one_step(
+def without_one_part(
     composition: Composition, constants: tuple[str, ...]
 ) -> Iterator[tuple[Composition, tuple[str, ...]]]:
-    """Yields the composition with one step left out, for every step that can be."""
+    """Yields the composition with one step or the finish left out, for every one that can be."""
     for index, step in enumerate(composition.steps):
         if step.gives is None:
             rest = (*composition.steps[:index], *composition.steps[index + 1 :])
             yield replace(composition, steps=rest), (*constants[: index + 1], *constants[index + 2 :])
+    if composition.finish is not None:
+        yield replace(composition, finish=None), constants[:-1]
 
 
 def neighbours(
@@ -210,8 +221,8 @@ def _short_family(
     source: Source, rng: Random, used: dict[str, float], families: set[str], seed: int
 ) -> Iterator[dict[str, Any]]:
     """Draws compositions that were not `families` before until one is fit, and yields its one or two problems."""
-    while True:
-        composition = draw(rng, source, rng.choice(STEP_COUNTS), used)
+    for attempt in itertools.count():
+        composition = draw(rng, source, rng.choice(STEP_COUNTS), used, 2 + attempt / 10)
         if composition.family in families:
             continue
         families.add(composition.family)
@@ -241,7 +252,7 @@ def _short_problem(composition: Composition, encoding: Encoding, seed: int) -> d
         if stdin:
             inputs = [as_stdin(values) for values in inputs]
         without = [
-            render(shorter, less, encoding, name).solution for shorter, less in without_one_step(composition, constants)
+            render(shorter, less, encoding, name).solution for shorter, less in without_one_part(composition, constants)
         ]
         others = [
             render(other, values, encoding, name).solution for other, values in neighbours(composition, constants, rng)

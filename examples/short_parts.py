@@ -354,12 +354,20 @@ REDUCTIONS = (
     Reduction("product", ("int",), "the product", "1", ("result *= {v}",), gives="number"),
     Reduction("count", ("int", "word", "char"), "the count", "0", ("result += 1",), gives="number"),
     Reduction(
-        "largest", ("int",), "the largest or None", "None", ("if result is None or {v} > result:", "    result = {v}")
+        "largest",
+        ("int",),
+        "the largest or None if empty",
+        "None",
+        ("if result is None or {v} > result:", "    result = {v}"),
     ),
     Reduction(
-        "smallest", ("int",), "the smallest or None", "None", ("if result is None or {v} < result:", "    result = {v}")
+        "smallest",
+        ("int",),
+        "the smallest or None if empty",
+        "None",
+        ("if result is None or {v} < result:", "    result = {v}"),
     ),
-    Reduction("last", ("int", "word", "char"), "the last one or None", "None", ("result = {v}",)),
+    Reduction("last", ("int", "word", "char"), "the last one or None if empty", "None", ("result = {v}",)),
     Reduction(
         "list",
         ("int", "word", "char"),
@@ -380,7 +388,13 @@ REDUCTIONS = (
     ),
     Reduction("glue", ("word", "char"), "them glued together", '""', ("result = result + {v}",)),
     Reduction("glue-back", ("word", "char"), "them glued in reverse order", '""', ("result = {v} + result",)),
-    Reduction("longest", ("word",), "the first longest one", '""', ("if len({v}) > len(result):", "    result = {v}")),
+    Reduction(
+        "longest",
+        ("word",),
+        "the first longest one or an empty word",
+        '""',
+        ("if len({v}) > len(result):", "    result = {v}"),
+    ),
 )
 
 FINISHES = (

@@ -8,7 +8,7 @@ from typing import Any
 
 from examples.mutants import Runner, mutants, outcome
 
-POOL = 40
+POOL = 64
 """Inputs from which a problem's tests are chosen."""
 FEWEST, MOST = 4, 6
 """Tests of a problem."""
