@@ -63,6 +63,15 @@ def test_there_are_enough_problems_of_every_sort(problems: list[Problem]) -> Non
         assert 0.3 < share < 0.7
 
 
+def test_the_readme_states_the_counts(problems: list[Problem]) -> None:
+    short = [problem for problem in problems if length(problem) <= 400]
+    long = [problem for problem in problems if length(problem) > 400]
+    readme = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    counts = [f"{len(some)} / {len({problem.family for problem in some})}" for some in (short, long)]
+    assert f"| {counts[0]} | {counts[1]} |" in readme, "bring the table of examples/README.md up to date"
+    assert f"holds {len(problems)} programming problems" in readme
+
+
 def test_conditional_statements_run_from_none_to_nine(problems: list[Problem]) -> None:
     counts = Counter(len(conditionals(problem.solution)) for problem in problems)
     assert set(counts) == set(range(10))
