@@ -59,8 +59,9 @@ class Zygote:
         self._control = ours
         self._ending = threading.Lock()
         self.folder = Path(tempfile.mkdtemp(prefix="stepcoder-sandbox-"))
-        self._room = self.folder / "room"
-        self._room.mkdir()
+        room = self.folder / "room"
+        room.mkdir()
+        self._room = os.open(room, os.O_DIRECTORY | os.O_NOFOLLOW)
         self._errors = os.memfd_create("zygote-errors")
         libraries = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
         # A Python that was built with shared libraries in an odd place does not start without this one.
@@ -73,7 +74,7 @@ class Zygote:
                     *(str(theirs.fileno()), str(Path(stepcoder.__file__).parent), *libraries),
                 ],
                 env=ENVIRONMENT | inherited,
-                cwd=self._room,
+                cwd=room,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
@@ -152,6 +153,7 @@ class Zygote:
             self._control.close()
             if self._errors >= 0:
                 os.close(self._errors)
+                os.close(self._room)
                 self._errors = -1
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -170,12 +172,15 @@ class Zygote:
     def _clean_room(self) -> None:
         """Empties the folder in which the next child runs; the zygote's own working directory is the same folder."""
         try:
+            # By its descriptor: a program may have put a link to some other folder in its place.
+            if os.fstat(self._room).st_nlink == 0:
+                raise ZygoteError("a program removed its folder")
             with os.scandir(self._room) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
-                        shutil.rmtree(entry.path)
+                        shutil.rmtree(entry.name, dir_fd=self._room)
                     else:
-                        os.unlink(entry.path)
+                        os.unlink(entry.name, dir_fd=self._room)
         except OSError as error:
             raise ZygoteError(f"a program spoiled its folder: {error}") from error
 

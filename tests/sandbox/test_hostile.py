@@ -10,6 +10,7 @@ import os
 import secrets
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import ADD, SUM, TIGHT, Judge
@@ -241,7 +242,10 @@ CALLS: dict[str, tuple[set[str], str]] = {
     ),
     "a message of a megabyte": ({"runtime_error"}, "def f(a, b):\n    raise ValueError('x' * 10**6)"),
     # Resources.
-    "takes all memory": ({"memory"}, "def f(a, b):\n    x = []\n    while True: x.append(bytearray(1 << 20))"),
+    "takes all memory": (
+        {"memory", "timeout"},
+        "def f(a, b):\n    x = []\n    while True: x.append(bytearray(1 << 20))",
+    ),
     "keeps the memory error to itself": (
         {"timeout", "wrong_answer"},
         """
@@ -475,3 +479,23 @@ def test_a_chain_of_forks_is_ended(judge: Judge) -> None:
     assert time.monotonic() - started < 30
     assert descendants(os.getpid()) == before
     assert judge(RIGHT).passed
+
+
+def test_a_link_in_place_of_its_folder_does_not_lead_the_judge_astray(judge: Judge, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "weights").write_text("x")
+    program = f"""
+        import os
+        def f(a, b):
+            room = os.getcwd()
+            os.mkdir("inner")
+            os.symlink({str(precious)!r}, "link")
+            os.rename(room, room + "2")
+            os.symlink({str(precious)!r}, room)
+            return a + b
+    """
+    assert judge(program, ADD[:1]).passed
+    for _ in range(2):
+        assert judge(RIGHT).passed
+    assert (precious / "weights").read_text() == "x"

@@ -200,18 +200,21 @@ def sandbox_processes() -> set[int]:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_outlives_an_interrupted_or_killed_owner(how: signal.Signals) -> None:
-    before = sandbox_processes()
     process = start_script()
     deadline = time.monotonic() + 20
-    while len(sandbox_processes() - before) < 4 and time.monotonic() < deadline:
+    mine: set[int] = set()
+    while len(mine) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
-    mine = {pid for pid in sandbox_processes() - before if _owner(pid) == process.pid}
-    assert mine
+        mine = {pid for pid in sandbox_processes() if _owner(pid) == process.pid}
+    folders = [Path(os.readlink(f"/proc/{pid}/cwd")).parent for pid in mine]
+    assert len(mine) == 2
+    assert all(folder.exists() for folder in folders)
     os.kill(process.pid, how)
     process.wait(timeout=15)
     while mine & sandbox_processes() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not mine & sandbox_processes()
+    assert not any(folder.exists() for folder in folders)
 
 
 def _owner(pid: int) -> int:

@@ -17,8 +17,8 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from types import ModuleType
-from typing import NoReturn
 
 REQUEST = struct.Struct("<ci")  # FORK or REAP, and the pid to reap
 FORK, REAP = b"F", b"R"
@@ -32,16 +32,42 @@ PR_SET_NO_NEW_PRIVS = 38
 STACK_BYTES = 96 << 20  # deep recursion through C code; the gap that the kernel keeps free for it is 128 MiB
 OPEN_FILES = 64
 
+libc = ctypes.PyDLL(None)
+
 
 def main() -> None:
-    """Prepares everything that children share, then serves requests until the judge hangs up."""
+    """Serves the judge until it hangs up."""
     control = socket.socket(fileno=int(sys.argv[1]))
-    _make_importable(sys.argv[2])
-    sys.path += sys.argv[3:]
+    room = os.getcwd()
+    live: set[int] = set()
+    try:
+        become_child, address_space = _prepare(control, sys.argv[2], sys.argv[3:])
+        control.send(READY.pack(address_space))
+        _serve(control, become_child, live)
+    except (BrokenPipeError, ConnectionResetError):  # the judge was killed
+        pass
+    for pid in list(live):
+        _reap(pid, live)
+    for folder in (room, os.path.dirname(room)):  # a judge that was killed cannot do it
+        try:
+            os.rmdir(folder)  # never what has content: it would be a program's, or none of ours
+        except OSError:
+            break
+
+
+def _prepare(
+    control: socket.socket, package_root: str, libraries: list[str]
+) -> tuple[Callable[[list[int]], None], int]:
+    """Does once what every child needs.
+
+    Returns:
+        What a fork does with its descriptors, and the bytes of address space that it starts with.
+    """
+    _make_importable(package_root)
+    sys.path += libraries
     from stepcoder.sandbox.inside import child, scope
 
     scope.install()
-    libc = ctypes.PyDLL(None)
     prctl = libc.prctl
     prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -61,9 +87,8 @@ def main() -> None:
     gc.freeze()
     with open("/proc/self/statm") as pages:
         address_space = int(pages.read().split()[0]) * resource.getpagesize()
-    control.send(READY.pack(address_space))
 
-    def become_child(descriptors: list[int]) -> NoReturn:
+    def become_child(descriptors: list[int]) -> None:
         link, stdin, stdout, probe_memory = descriptors
         control.close()
         os.setsid()
@@ -75,32 +100,34 @@ def main() -> None:
         os.close(stdout)
         child.main(link, probe_memory, address_space)
 
-    live: set[int] = set()
+    return become_child, address_space
+
+
+def _serve(control: socket.socket, become_child: Callable[[list[int]], None], live: set[int]) -> None:
+    """Answers requests until the judge hangs up; `live` holds the children that are not reaped."""
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, REQUEST.size, 8)
         if not message:
-            break
+            return
         request, pid = REQUEST.unpack(message)
-        if request == FORK:
-            # Not `os.fork`: its hooks (threading, random) cost a child as much as everything else before the program's
-            # first line. What they mend, locks of other threads, a process of one thread does not have.
-            pid = libc.fork()
-            if pid < 0:
-                break
-            if pid == 0:
-                try:
-                    become_child(descriptors)
-                except BaseException:  # the judge hung up, or the machine is out of something
-                    os._exit(70)
-            live.add(pid)
-            pidfd = os.pidfd_open(pid)
-            socket.send_fds(control, [FORKED.pack(pid)], [pidfd])
-            for descriptor in (*descriptors, pidfd):
-                os.close(descriptor)
-        else:
+        if request == REAP:
             control.send(REAPED.pack(*_reap(pid, live)))
-    for pid in list(live):
-        _reap(pid, live)
+            continue
+        # Not `os.fork`: its hooks (threading, random) cost a child as much as everything else before the program's
+        # first line. What they mend, locks of other threads, a process of one thread does not have.
+        pid = libc.fork()
+        if pid < 0:
+            return
+        if pid == 0:
+            try:
+                become_child(descriptors)
+            finally:  # the judge hung up, or the machine is out of something
+                os._exit(70)
+        live.add(pid)
+        pidfd = os.pidfd_open(pid)
+        socket.send_fds(control, [FORKED.pack(pid)], [pidfd])
+        for descriptor in (*descriptors, pidfd):
+            os.close(descriptor)
 
 
 def _reap(pid: int, live: set[int]) -> tuple[int, float]:
@@ -149,9 +176,9 @@ def children_by_parent(parent: int) -> list[int]:
     return found
 
 
-def _kill(how: object, pid: int) -> None:
+def _kill(how: Callable[[int, int], None], pid: int) -> None:
     try:
-        how(pid, signal.SIGKILL)  # type: ignore[operator]
+        how(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
 
