@@ -20,12 +20,14 @@ from examples.long import long_problems
 from examples.short import short_problems
 
 SEED = 14
+SHORT_ROUNDS = 3
+"""How often the quotas of the short problems are drawn: a small model needs many compositions to learn the parts."""
 OUT = Path(__file__).resolve().parent / "problems.jsonl"
 
 
 def problems(seed: int = SEED, rounds: int = 1) -> list[dict[str, Any]]:
     """All problems, the short ones first; more rounds add families to those of fewer rounds."""
-    return [*short_problems(seed, rounds), *long_problems(seed, rounds)]
+    return [*short_problems(seed, SHORT_ROUNDS * rounds), *long_problems(seed, rounds)]
 
 
 def main() -> None:

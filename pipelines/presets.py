@@ -36,27 +36,36 @@ SMOKE: Final[dict[str, dict[str, Any]]] = {
 }
 """Every step does next to nothing: shows in a minute or two whether all parts work together."""
 
+_SHORT: Final = {"max_prompt_tokens": 192, "max_new_tokens": 80, "sampling_batch": 128, "cpu_seconds": 0.5}
+"""The short ones of the shipped problems: their longest prompt and solution, and programs that end at once."""
+
 DEMO: Final[dict[str, dict[str, Any]]] = {
-    "init": {},
-    "verification": {"max_chars": 600},
+    "init": {"vocabulary": 1024, "max_chars": 350},
+    # A tenth each: a model that learns from nothing needs the problems more than the paper's did.
+    "verification": {"max_chars": 350, "validation": 0.1, "test": 0.1},
     "sft": {
         **_SMALL,
-        "epochs": 10,
-        "learning_rate": 2e-3,
-        "batch_size": 16,
-        "max_new_tokens": 128,
+        **_SHORT,
+        "epochs": 2,
+        "learning_rate": 3e-3,
+        "warmup_epochs": 0.1,
+        "batch_size": 8,
+        "validation_samples": 2,
     },
     "ppo": {
         **_SMALL,
-        "steps": 6,
-        "problems_per_step": 16,
-        "samples_per_problem": 8,
+        **_SHORT,
+        "steps": 20,
+        "problems_per_step": 32,
+        "samples_per_problem": 4,
         "minibatches": 2,
-        "learning_rate": 1e-4,
-        "critic_learning_rate": 3e-4,
-        "max_new_tokens": 128,
+        "learning_rate": 2e-4,
+        "critic_learning_rate": 1e-3,
+        "warmup_steps": 4,
+        "critic_warmup_steps": 2,
+        "validation_samples": 2,
     },
-    "evaluation": {"samples": 8, "max_new_tokens": 128},
+    "evaluation": {**_SHORT, "samples": 8, "ks": [1, 4, 8]},
     "gate": {},
 }
 """A small model learns the short ones of the shipped problems on two cores within minutes."""

@@ -123,7 +123,8 @@ class Sampler:
 class PassRate:
     """pass@1 of a policy on some problems: the mean over problems of the share of samples that pass."""
 
-    pass_at_1: float
+    pass_at_1: float | None
+    """`None` when no problem was measured."""
     problems: int
     samples: int
     left_out: int
@@ -146,7 +147,7 @@ def pass_rate(
         shares.setdefault(sample.problem_id, []).append(sample.verdict.passed)
     left_out = len(subtasks) - len(fitting)
     total = len(shares) + left_out
-    mean = sum(sum(passed) / len(passed) for passed in shares.values()) / total if total else float("nan")
+    mean = sum(sum(passed) / len(passed) for passed in shares.values()) / total if total else None
     return PassRate(mean, total, len(judged), left_out)
 
 

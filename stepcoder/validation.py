@@ -99,7 +99,8 @@ def validate(sampler: Sampler, config: TrainingConfig, dataset: Dataset) -> Pass
         longest_prompt=config.max_prompt_tokens,
         seed=config.seed,
     )
-    log.info("pass@1", value=f"{rate.pass_at_1:.4f}", problems=rate.problems, samples=rate.samples)
+    if rate.pass_at_1 is not None:
+        log.info("pass@1", value=f"{rate.pass_at_1:.4f}", problems=rate.problems, samples=rate.samples)
     return rate
 
 

@@ -73,6 +73,8 @@ def init_model(config: InitModelConfig) -> Path:
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             max_position_embeddings=config.max_length,
+            # The usual 0.02 is meant for wide models; a narrow one would spend most of a short training on growing.
+            initializer_range=config.hidden_size**-0.5,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,

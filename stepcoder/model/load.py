@@ -34,6 +34,12 @@ def local_model(address: str) -> str:
     return str(folder)
 
 
+def model_digest(address: str) -> str:
+    """A digest of a model's content; of a Hugging Face id the id itself."""
+    name = local_model(address)
+    return storage.digest(Path(name)) if Path(name).is_dir() else name
+
+
 def load_tokenizer(address: str) -> PreTrainedTokenizerBase:
     """Loads the tokenizer of a model; padding is on the left, and the padding token is the end of text if none is set.
 

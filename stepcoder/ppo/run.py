@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -17,8 +16,9 @@ from stepcoder import curriculum as cccs
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.model.batch import micro_batches
 from stepcoder.model.critic import Critic, load_critic, save_critic
-from stepcoder.model.load import load_policy, load_tokenizer, read_card, save_policy
+from stepcoder.model.load import load_policy, load_tokenizer, model_digest, read_card, save_policy
 from stepcoder.model.policy import Policy
+from stepcoder.model.seeds import derived_seed, permutation
 from stepcoder.platform import engine, storage
 from stepcoder.platform.checkpoints import Checkpoints
 from stepcoder.platform.logs import get_logger, progress
@@ -60,7 +60,7 @@ def train(config: PpoConfig) -> None:
     identity = {"step": "ppo", "dataset": dataset.digest, **config.model_dump(mode="json", exclude=_PLACES)}
     for name in ("policy", "reference", "critic"):
         if place := getattr(config, name):
-            identity[name] = storage.address_digest(place)
+            identity[name] = model_digest(place)
     checkpoints = Checkpoints(config.checkpoints, identity)
     with (
         storage.staged(config.out) as folder,
@@ -74,7 +74,8 @@ def train(config: PpoConfig) -> None:
             before = before or validate(sampler, config, dataset)
             stage.run(sampler, tracker, checkpoints)
             after = validate(sampler, config, dataset)
-        tracker.metrics({"stage": config.stage, "validation_pass_at_1": after.pass_at_1}, step=config.steps)
+        if after.pass_at_1 is not None:
+            tracker.metrics({"stage": config.stage, "validation_pass_at_1": after.pass_at_1}, step=config.steps)
         save_all(stage, tokenizer, folder, critic_folder, curriculum_folder)
         write_summary(folder, "ppo", config.stage, before, after, config, dataset)
     checkpoints.clear()
@@ -129,7 +130,7 @@ class _Stage:
         # 1. Problems of this step, each from its own start point.
         subtasks = self._subtasks(step, sampler)
         # 2. Roll-outs, judged. What the judge failed on is left out.
-        seed = (config.seed * 1009 + config.stage) * 1_000_003 + step
+        seed = derived_seed("ppo", config.seed, config.stage, step)
         sampled = sampler.sample(subtasks, config.samples_per_problem, config.sampling, seed)
         scored = [(sample, value) for sample in sampled if (value := reward(sample.verdict.outcome)) is not None]
         if not scored:
@@ -177,9 +178,12 @@ class _Stage:
         config, problems = self.config, self.dataset.train
         wanted = min(config.problems_per_step, len(problems))
         chosen: list[Subtask] = []
-        for position in range(step * wanted, (step + 1) * wanted):
+        positions = range(step * wanted, (step + 1) * wanted)
+        turns = {position // len(problems) for position in positions}
+        orders = {turn: permutation(len(problems), "problems", config.seed, config.stage, turn) for turn in turns}
+        for position in positions:
             turn, place = divmod(position, len(problems))
-            problem = problems[_order(len(problems), config.seed * 31 + config.stage, turn)[place]]
+            problem = problems[orders[turn][place]]
             opened = cccs.opened_code(problem, self.curriculum[problem.id].level, config.conditional_kinds)
             subtask = sampler.subtask(problem, opened, config.max_prompt_tokens)
             if subtask is not None:
@@ -196,7 +200,7 @@ class _Stage:
         norms: list[float] = []
         optimiser_steps = 0
         for epoch in range(config.ppo_epochs):
-            order = _order(count, seed, epoch)
+            order = permutation(count, "mini-batches", seed, epoch)
             size = -(-count // config.minibatches)
             for begin in range(0, count, size):
                 chosen = order[begin : begin + size]
@@ -351,9 +355,3 @@ def _inherited_beta(config: PpoConfig) -> float:
     if config.kl_target is None or config.critic is None:
         return config.kl_beta
     return float(read_card(storage.fetch(config.critic)).get("kl_beta", config.kl_beta))
-
-
-def _order(count: int, seed: int, turn: int) -> list[int]:
-    """A permutation that depends on nothing but its arguments, so a resumed run sees the same."""
-    order: list[int] = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + turn)).tolist()
-    return order

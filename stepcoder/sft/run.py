@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from stepcoder.errors import DataError
 from stepcoder.model.batch import collate, micro_batches
-from stepcoder.model.load import device, load_policy, load_tokenizer, save_policy
+from stepcoder.model.load import device, load_policy, load_tokenizer, model_digest, save_policy
 from stepcoder.model.policy import Policy
 from stepcoder.model.prompt import Template, split_at_signature
+from stepcoder.model.seeds import permutation
 from stepcoder.platform import engine, storage
 from stepcoder.platform.checkpoints import Checkpoints
 from stepcoder.platform.logs import get_logger, progress
@@ -24,6 +24,9 @@ from stepcoder.sft.config import SftConfig
 from stepcoder.validation import open_dataset, open_sampler, validate, write_summary
 
 log = get_logger("sft")
+
+_PLACES = {"out", "dataset", "checkpoints", "base_model"}
+"""Where things lie is not part of what a run is: inputs count by their digests."""
 
 Example = tuple[list[int], list[int]]
 """Prompt ids, target ids."""
@@ -42,15 +45,21 @@ def train(config: SftConfig) -> None:
     language_model = load_policy(config.base_model, config.precision)
     examples = training_examples(dataset.train, Template.of(tokenizer), config)
     with storage.staged(config.out) as folder, Tracker.start("sft", folder) as tracker:
-        tracker.params(config.model_dump())
+        tracker.params(config.model_dump(mode="json"))
         with open_sampler(config, language_model, tokenizer) as sampler:
             before = validate(sampler, config, dataset)
-            identity = {"step": "sft", "dataset": dataset.digest, **config.model_dump(exclude={"out", "dataset"})}
-            checkpoints = Checkpoints(config.checkpoints, identity)
+            inputs = {"dataset": dataset.digest, "base_model": model_digest(config.base_model)}
+            settings = config.model_dump(mode="json", exclude=_PLACES)
+            checkpoints = Checkpoints(config.checkpoints, {"step": "sft", **inputs, **settings})
             steps = _optimise(config, Policy(language_model), examples, tracker, checkpoints)
             after = validate(sampler, config, dataset)
-        tracker.metrics({"validation_pass_at_1": after.pass_at_1}, step=steps)
-        card = {"parents": [config.base_model], "dataset_digest": dataset.digest, "config": config.model_dump()}
+        if after.pass_at_1 is not None:
+            tracker.metrics({"validation_pass_at_1": after.pass_at_1}, step=steps)
+        card = {
+            "parents": [config.base_model],
+            "dataset_digest": dataset.digest,
+            "config": config.model_dump(mode="json"),
+        }
         save_policy(language_model, tokenizer, folder, card)
         write_summary(folder, "sft", 0, before, after, config, dataset)
     checkpoints.clear()
@@ -76,12 +85,6 @@ def training_examples(problems: Sequence[Problem], template: Template, config: S
         )
     log.info("examples", used=len(examples), too_long=len(problems) - len(examples))
     return examples
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """A permutation for each epoch that depends on nothing but its arguments, so a resumed run sees the same."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(count, generator=generator).tolist()
 
 
 def _optimise(
@@ -117,7 +120,7 @@ def _optimise(
         bar.advance(done)
         for step in range(done, total):
             epoch, place_in_epoch = divmod(step, steps_an_epoch)
-            order = epoch_order(len(examples), config.seed, epoch)
+            order = permutation(len(examples), "sft", config.seed, epoch)
             chosen = [examples[index] for index in order[place_in_epoch * batch_size :][:batch_size]]
             loss, norm, rate = _step(trained, chosen, config)
             tracker.metrics({"loss": loss, "gradient_norm": norm, "learning_rate": rate}, step=step + 1)
