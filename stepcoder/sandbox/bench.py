@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from stepcoder.sandbox.compiler import Compiler
 from stepcoder.sandbox.job import Job
-from stepcoder.sandbox.processes import Zygote
 from stepcoder.sandbox.session import Program, Session
+from stepcoder.sandbox.zygote import Zygote
 
 
 @dataclass(frozen=True)

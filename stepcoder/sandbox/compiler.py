@@ -7,9 +7,10 @@ import os
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from stepcoder.sandbox.children import Child, EndedError, memory_file
 from stepcoder.sandbox.inside import frames
 from stepcoder.sandbox.job import Limits, Outcome, Span, TestResult
-from stepcoder.sandbox.processes import Child, EndedError, Zygote, memory_file
+from stepcoder.sandbox.zygote import Zygote
 
 MOST_BYTES = 256 << 20
 KEPT = 512

@@ -22,8 +22,8 @@ from stepcoder.errors import DataError, StepCoderError
 from stepcoder.problems.problem import Test
 from stepcoder.sandbox.job import Job, Outcome, Sandbox, Verdict
 from stepcoder.sandbox.prepared import PreparedTests, prepare
-from stepcoder.sandbox.processes import ZygoteError
 from stepcoder.sandbox.slot import Slot, broken
+from stepcoder.sandbox.zygote import ZygoteError
 
 ATTEMPTS = 3
 VERDICTS_KEPT = 4096

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from stepcoder.sandbox.children import Child, EndedError, memory_file, signal_name
 from stepcoder.sandbox.compiler import Compiled
 from stepcoder.sandbox.inside import frames
 from stepcoder.sandbox.job import Job, Outcome, TestResult
-from stepcoder.sandbox.processes import Child, EndedError, Zygote, ZygoteError, memory_file, signal_name
+from stepcoder.sandbox.zygote import Zygote, ZygoteError
 
 MODULE_NAME = "solution"
 TAIL_BYTES = 1000

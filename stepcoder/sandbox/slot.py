@@ -13,13 +13,14 @@ from stepcoder.problems.problem import CallTest, CheckTest, StdinTest
 from stepcoder.sandbox import compare
 from stepcoder.sandbox.bench import Bench
 from stepcoder.sandbox.checks import run_check
+from stepcoder.sandbox.children import memory_file
 from stepcoder.sandbox.compiler import Compiler
 from stepcoder.sandbox.inside.child import PREAMBLE, PROGRAM
 from stepcoder.sandbox.job import Job, Outcome, Statement, TestResult, Verdict
 from stepcoder.sandbox.prepared import PreparedTest, PreparedTests
-from stepcoder.sandbox.processes import Zygote, ZygoteError, memory_file
 from stepcoder.sandbox.session import Program, Session, UnjudgeableError
 from stepcoder.sandbox.words import brief_claim, brief_value, output_difference
+from stepcoder.sandbox.zygote import Zygote, ZygoteError
 
 
 class Slot:
