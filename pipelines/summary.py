@@ -74,7 +74,7 @@ def pass_table(metrics: dict[str, Any], stages: Sequence[tuple[str, dict[str, An
             continue
         table.add_row(
             title,
-            f"{100 * measured['pass_at_1']:.1f}" if measured else "",
+            f"{100 * measured['pass_at_1']:.1f}" if measured and measured["pass_at_1"] is not None else "",
             _counts(measured),
             f"{100 * figure[0]:.1f}" if figure else "",
             f"{100 * figure[1]:.1f} to {100 * figure[2]:.1f}" if figure else "",

@@ -55,7 +55,7 @@ class EvaluationConfig(StepConfig):
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Share of the resampled means inside an interval."""
     sandbox: str = "local"
-    """Where programs are judged: `local`, or the address of a sandbox service."""
+    """Where programs are judged: `local`."""
     sandbox_slots: int | None = Field(default=None, ge=1)
     """Programs judged at the same time. Empty: one a core."""
     cpu_seconds: float = Field(default=3.0, gt=0)

@@ -42,6 +42,9 @@ _HARDLY_ANY = 1 << 16
 """Bytes of free space below which a failure to write is put down to the disk."""
 _SCHEMES = {"s3", "minio"}
 
+OUTPUTS = {"stepcoder.json", "card.json", "curriculum.json", "metrics.json", "decision.json", "registration.json"}
+"""A folder with one of these was written by a step, and may be replaced by the same step's next run."""
+
 
 def is_remote(address: str) -> bool:
     """Whether the address names an object store rather than a path.
@@ -131,9 +134,15 @@ def staged(address: str) -> Iterator[Path]:
     For a path it lies beside the target, so that publishing is a rename; for an object store it is temporary.
 
     Raises:
+        DataError: a folder is there that no step has written; it would be lost.
         StepCoderError: the disk is full, or the object store failed.
     """
     if not is_remote(address):
+        there = {path.name for path in Path(address).iterdir()} if Path(address).is_dir() else set()
+        if there and not there & OUTPUTS:
+            raise DataError(
+                f"{address}: holds something else ({min(there)}); give a new folder, or remove this one first"
+            )
         with publishing(Path(address)) as partial:
             yield partial
         return

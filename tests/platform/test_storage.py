@@ -126,3 +126,22 @@ def test_staged_output_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     storage.remove(str(tmp_path / "out"))
     storage.remove(str(tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_step_does_not_replace_a_folder_that_no_step_has_written(tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with (
+        pytest.raises(DataError, match=r"thesis: holds something else \(chapter\.tex\)"),
+        storage.staged(str(tmp_path / "thesis")),
+    ):
+        pytest.fail("the step must not start")
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+
+
+def test_a_step_replaces_its_own_earlier_output_and_fills_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    for turn in ("first", "second"):
+        with storage.staged(str(tmp_path / "out")) as folder:
+            (folder / "stepcoder.json").write_text(turn)
+    assert (tmp_path / "out" / "stepcoder.json").read_text() == "second"

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,8 +63,10 @@ def processes() -> set[int]:
     todo = [os.getpid()]
     while todo:
         parent = todo.pop()
-        for task in Path(f"/proc/{parent}/task").iterdir():
-            todo += map(int, (task / "children").read_text().split())
+        # A thread or a process may end between two looks.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for task in Path(f"/proc/{parent}/task").iterdir():
+                todo += map(int, (task / "children").read_text().split())
         found.add(parent)
     return found - {os.getpid()}
 

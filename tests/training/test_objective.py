@@ -58,7 +58,9 @@ def test_gae_is_the_sum_form_whatever_the_padding_holds(
     )
     expected = slow_gae(rewards, values, gamma, lam)
     assert advantages[0].tolist() == pytest.approx(expected + [0.0] * padding)
-    assert returns[0].tolist() == pytest.approx([a + v for a, v in zip(expected, values, strict=True)] + [0.0] * padding)
+    assert returns[0].tolist() == pytest.approx(
+        [a + v for a, v in zip(expected, values, strict=True)] + [0.0] * padding
+    )
 
 
 def test_whitening_gives_mean_0_and_variance_1_over_valid_tokens_alone() -> None:
@@ -102,7 +104,9 @@ def test_masked_and_clipped_tokens_give_no_gradient() -> None:
 def test_an_empty_mask_gives_zero_loss_and_a_backward_pass() -> None:
     new = torch.tensor([0.5, 0.1], requires_grad=True)
     mask = torch.zeros(2, dtype=torch.bool)
-    loss, _ = objective.policy_loss(new, torch.zeros(2), torch.ones(2), mask, clip_low=0.2, clip_high=0.2, denominator=1)
+    loss, _ = objective.policy_loss(
+        new, torch.zeros(2), torch.ones(2), mask, clip_low=0.2, clip_high=0.2, denominator=1
+    )
     loss.backward()
     assert loss.item() == 0.0
     assert new.grad is not None
@@ -111,7 +115,13 @@ def test_an_empty_mask_gives_zero_loss_and_a_backward_pass() -> None:
 
 def test_a_mad_log_ratio_stays_finite() -> None:
     loss, _ = objective.policy_loss(
-        torch.tensor([500.0]), torch.zeros(1), -torch.ones(1), torch.tensor([True]), clip_low=0.2, clip_high=0.2, denominator=1
+        torch.tensor([500.0]),
+        torch.zeros(1),
+        -torch.ones(1),
+        torch.tensor([True]),
+        clip_low=0.2,
+        clip_high=0.2,
+        denominator=1,
     )
     assert math.isfinite(loss.item())
 
@@ -155,4 +165,6 @@ def test_running_moments_are_those_of_all_values_at_once(values: list[float], cu
     mean = sum(values) / len(values)
     assert moments.mean == pytest.approx(mean, abs=1e-12)
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
-    assert moments.deviation == pytest.approx(spread, abs=1e-7) or (spread < 1e-7 and moments.deviation in (1.0, spread))
+    assert moments.deviation == pytest.approx(spread, abs=1e-7) or (
+        spread < 1e-7 and moments.deviation in (1.0, spread)
+    )

@@ -184,7 +184,7 @@ def test_a_killed_run_started_again_gives_the_same_parameters_bit_by_bit(
         names += ["critic/model.safetensors", "critic/value_head.safetensors", "curriculum/curriculum.json"]
     for name in names:
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
-    curves = [[line for line in lines(tmp_path / run / "policy" / "metrics.jsonl")] for run in ("whole", "killed")]
+    curves = [lines(tmp_path / run / "policy" / "metrics.jsonl") for run in ("whole", "killed")]
     assert curves[0] == curves[1]
 
 
