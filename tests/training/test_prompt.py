@@ -30,7 +30,8 @@ def test_the_prompt_opens_the_response_with_a_fence_and_the_starter(tokenizer: P
     ids = Template.of(tokenizer).prompt(problem("def f(x):\n    return x\n"), "def f(x):\n", 200)
     assert ids is not None
     assert bytes_of(ids, token_bytes(tokenizer)).decode() == (
-        "### Instruction:\nWrite a Python program that solves this problem.\nAdd.\n\n### Response:\n```python\ndef f(x):\n"
+        "### Instruction:\nWrite a Python program that solves this problem.\nAdd.\n\n"
+        "### Response:\n```python\ndef f(x):\n"
     )
 
 
