@@ -36,7 +36,7 @@ SMOKE: Final[dict[str, dict[str, Any]]] = {
 }
 """Every step does next to nothing: shows in a minute or two whether all parts work together."""
 
-_SHORT: Final = {"max_prompt_tokens": 192, "max_new_tokens": 80, "sampling_batch": 128, "cpu_seconds": 0.5}
+_SHORT: Final = {"max_prompt_tokens": 192, "max_new_tokens": 72, "sampling_batch": 128, "cpu_seconds": 0.3}
 """The short ones of the shipped problems: their longest prompt and solution, and programs that end at once."""
 
 DEMO: Final[dict[str, dict[str, Any]]] = {
@@ -55,13 +55,15 @@ DEMO: Final[dict[str, dict[str, Any]]] = {
     "ppo": {
         **_SMALL,
         **_SHORT,
-        "steps": 20,
+        "steps": 19,
         "problems_per_step": 32,
         "samples_per_problem": 4,
         "minibatches": 2,
-        "learning_rate": 2e-4,
+        "learning_rate": 4e-4,
         "critic_learning_rate": 1e-3,
         "warmup_steps": 4,
+        # A problem comes up about once a stage: it advances when all its roll-outs pass.
+        "curriculum_alpha": 0.8,
         "critic_warmup_steps": 2,
         "validation_samples": 2,
     },
