@@ -66,6 +66,8 @@ class Engine:
         if gradient_checkpointing:
             network.gradient_checkpointing_enable()  # type: ignore[operator]
         network.train()
+        # A plain torch optimiser does the step then, and the engine does not tell the gradient's norm.
+        self._plain = zero_stage == 0 and precision == "fp32"
         # torch's own AdamW: DeepSpeed's is compiled at start, which needs a compiler and a minute.
         optimiser = torch.optim.AdamW(
             network.parameters(), lr=learning_rate, betas=(0.9, 0.95), eps=epsilon, weight_decay=weight_decay
@@ -109,9 +111,14 @@ class Engine:
             self.engine.set_gradient_accumulation_boundary(position == len(losses) - 1)
             # Ranks are averaged by the engine, and the shares have to be summed.
             self.engine.backward(loss() * self.engine.world_size, scale_wrt_gas=False)
-        self.engine.step()
-        norm = self.engine.get_global_grad_norm()
-        return float(norm) if norm is not None else math.nan
+        if self._plain:
+            gradients = [weight.grad for weight in self.engine.module.parameters() if weight.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            self.engine.step()
+        else:
+            self.engine.step()
+            norm = self.engine.get_global_grad_norm()
+        return math.nan if norm is None else float(norm)
 
     def save(self, folder: Path, name: str) -> None:
         """Writes weights, optimiser and schedule below `folder / name`."""

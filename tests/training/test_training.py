@@ -83,6 +83,7 @@ def ppo_config(dataset: Path, policy: Path, out: Path, **more: Any) -> PpoConfig
 def test_sft_lowers_the_loss_and_writes_where_the_policy_comes_from(policy: Path, base_model: Path) -> None:
     losses = [line["loss"] for line in lines(policy / "metrics.jsonl") if "loss" in line]
     assert losses[-1] < losses[0] / 2
+    assert all(line["gradient_norm"] > 0 for line in lines(policy / "metrics.jsonl") if "loss" in line)
     summary = json.loads((policy / "summary.json").read_text())
     assert summary["validation"]["after"]["problems"] == 4
     card = json.loads((policy / "stepcoder.json").read_text())
