@@ -55,11 +55,11 @@ DEMO: Final[dict[str, dict[str, Any]]] = {
     "ppo": {
         **_SMALL,
         **_SHORT,
-        "steps": 19,
+        "steps": 20,
         "problems_per_step": 32,
         "samples_per_problem": 4,
         "minibatches": 2,
-        "learning_rate": 4e-4,
+        "learning_rate": 3e-4,
         "critic_learning_rate": 1e-3,
         "warmup_steps": 4,
         # A problem comes up about once a stage: it advances when all its roll-outs pass.
