@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from stepcoder import __version__
 from stepcoder import curriculum as cccs
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.model.batch import micro_batches
@@ -57,11 +58,7 @@ def train(config: PpoConfig) -> None:
         curriculum=_begin(config, dataset.train),
         beta=_inherited_beta(config),
     )
-    identity = {"step": "ppo", "dataset": dataset.digest, **config.model_dump(mode="json", exclude=_PLACES)}
-    for name in ("policy", "reference", "critic"):
-        if place := getattr(config, name):
-            identity[name] = model_digest(place)
-    checkpoints = Checkpoints(config.checkpoints, identity)
+    checkpoints = Checkpoints(config.checkpoints, identity(config, dataset))
     with (
         storage.staged(config.out) as folder,
         storage.staged(config.out_critic) as critic_folder,
@@ -81,7 +78,16 @@ def train(config: PpoConfig) -> None:
     checkpoints.clear()
 
 
-_PLACES = {"out", "out_critic", "out_curriculum", "checkpoints", "dataset", "policy", "reference", "critic"}
+def identity(config: PpoConfig, dataset: Dataset) -> dict[str, Any]:
+    """What a checkpoint belongs to: the settings and the content of every input, wherever it lies."""
+    outputs = {"out", "out_critic", "out_curriculum", "checkpoints"}
+    inputs = {"dataset", "policy", "reference", "critic", "curriculum"}
+    digests: dict[str, Any] = {"dataset": dataset.digest}
+    for name in ("policy", "reference", "critic"):
+        digests[name] = model_digest(place) if (place := getattr(config, name)) else None
+    digests["curriculum"] = storage.address_digest(config.curriculum) if config.curriculum else None
+    settings = config.model_dump(mode="json", exclude=outputs | inputs)
+    return {"step": "ppo", "code_version": __version__, **digests, **settings}
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from stepcoder import __version__
 from stepcoder.errors import DataError
 from stepcoder.model.batch import collate, micro_batches
 from stepcoder.model.load import device, load_policy, load_tokenizer, model_digest, save_policy
@@ -50,7 +51,9 @@ def train(config: SftConfig) -> None:
             before = validate(sampler, config, dataset)
             inputs = {"dataset": dataset.digest, "base_model": model_digest(config.base_model)}
             settings = config.model_dump(mode="json", exclude=_PLACES)
-            checkpoints = Checkpoints(config.checkpoints, {"step": "sft", **inputs, **settings})
+            checkpoints = Checkpoints(
+                config.checkpoints, {"step": "sft", "code_version": __version__, **inputs, **settings}
+            )
             steps = _optimise(config, Policy(language_model), examples, tracker, checkpoints)
             after = validate(sampler, config, dataset)
         if after.pass_at_1 is not None:

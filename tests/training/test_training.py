@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +15,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from stepcoder import curriculum as cccs
 from stepcoder.errors import DataError
 from stepcoder.ppo import PpoConfig
 from stepcoder.ppo import train as train_ppo
+from stepcoder.ppo.run import identity
 from stepcoder.sft import SftConfig
 from stepcoder.sft import train as train_sft
+from stepcoder.validation import open_dataset
 from stepcoder.verification import VerifyConfig, verify
 
 PROBLEMS = Path(__file__).resolve().parents[2] / "examples" / "problems.jsonl"
@@ -145,6 +149,24 @@ def test_the_split_into_micro_batches_does_not_change_the_result(
 
 
 _WEIGHTS: pytest.StashKey[dict[int, Any]] = pytest.StashKey()
+
+
+def test_a_checkpoint_belongs_to_the_content_of_its_inputs_and_not_to_where_they_lie(
+    dataset: Path, policy: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(policy, tmp_path / "moved")
+    for name, level in (("a", 1), ("b", 1), ("c", 0)):
+        (tmp_path / name).mkdir()
+        cccs.save({"p": cccs.Progress(level)}, tmp_path / name / "curriculum.json")
+
+    def of(policy: Path, curriculum: str, **more: Any) -> dict[str, Any]:
+        config = ppo_config(dataset, policy, tmp_path / curriculum, curriculum=str(tmp_path / curriculum), **more)
+        return identity(config, open_dataset(str(dataset)))
+
+    first = of(policy, "a")
+    assert of(tmp_path / "moved", "b") == first
+    assert of(policy, "c") != first
+    assert of(policy, "a", temperature=0.7) != first
 
 
 @pytest.mark.slow
