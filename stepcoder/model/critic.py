@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
 
 from stepcoder.errors import DataError
 from stepcoder.model.load import PRECISION, device, local_model, without_dropout, write_card
+from stepcoder.platform import engine
 
 HEAD = "value_head.safetensors"
 
@@ -61,7 +62,8 @@ def load_critic(address: str, precision: str = "fp32") -> Critic:
 
 def save_critic(critic: Critic, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any]) -> None:
     """Writes the backbone as a Hugging Face checkpoint, the head beside it, and `stepcoder.json`."""
-    critic.backbone.save_pretrained(folder)  # type: ignore[operator]
-    save_file({"weight": critic.value_head.weight.detach().cpu().contiguous()}, folder / HEAD)
+    with engine.whole(critic):
+        critic.backbone.save_pretrained(folder)  # type: ignore[operator]
+        save_file({"weight": critic.value_head.weight.detach().cpu().contiguous()}, folder / HEAD)
     tokenizer.save_pretrained(folder)
     write_card(folder, card)

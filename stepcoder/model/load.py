@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from stepcoder import __version__
 from stepcoder.errors import DataError
-from stepcoder.platform import storage
+from stepcoder.platform import engine, storage
 
 PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CARD = "stepcoder.json"
@@ -79,8 +79,10 @@ def without_dropout(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        elif isinstance(dropout := getattr(module, "attention_dropout", None), float) and dropout:
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+        # Some architectures keep the probability in a number of their own: `attention_dropout`, `dropout`, `layerdrop`.
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def device() -> torch.device:
@@ -90,7 +92,8 @@ def device() -> torch.device:
 
 def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any]) -> None:
     """Writes a plain Hugging Face checkpoint and `stepcoder.json` into a folder."""
-    model.save_pretrained(folder)
+    with engine.whole(model):
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     write_card(folder, card)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,19 @@ def warm_up_then_linear(warm_up: int, total: int) -> Schedule:
 def warm_up_then_inverse_root(warm_up: int) -> Schedule:
     """Linear over `warm_up` steps, then `sqrt(warm_up / step)`."""
     return lambda step: min((step + 1) / max(1, warm_up), math.sqrt(max(1, warm_up) / (step + 1)))
+
+
+@contextmanager
+def whole(network: nn.Module) -> Iterator[None]:
+    """Inside, every weight of a network is whole: ZeRO stage 3 otherwise leaves pieces that must not be saved."""
+    pieces = [weight for weight in network.parameters() if hasattr(weight, "ds_id")]
+    if not pieces:
+        yield
+        return
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(pieces):
+        yield
 
 
 class Engine:
@@ -106,6 +120,9 @@ class Engine:
 
         Returns:
             The gradient's norm before clipping, over all ranks.
+
+        Raises:
+            StepCoderError: the norm is infinite or not a number; what comes after could only be noise.
         """
         for position, loss in enumerate(losses):
             self.engine.set_gradient_accumulation_boundary(position == len(losses) - 1)
@@ -118,7 +135,9 @@ class Engine:
         else:
             self.engine.step()
             norm = self.engine.get_global_grad_norm()
-        return math.nan if norm is None else float(norm)
+        if norm is None or not math.isfinite(norm):
+            raise StepCoderError(f"training diverged: the gradient's norm is {norm}; lower the learning rate")
+        return float(norm)
 
     def save(self, folder: Path, name: str) -> None:
         """Writes weights, optimiser and schedule below `folder / name`."""
