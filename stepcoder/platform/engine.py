@@ -130,7 +130,7 @@ class Engine:
             self.engine.backward(loss() * self.engine.world_size, scale_wrt_gas=False)
         if self._plain:
             gradients = [weight.grad for weight in self.engine.module.parameters() if weight.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
+            norm = torch.nn.utils.get_total_norm(gradients).item()
             self.engine.step()
         else:
             self.engine.step()
