@@ -90,7 +90,6 @@ class Sampler:
         """
         prompts = [subtask.prompt_ids for subtask in subtasks for _ in range(n)]
         responses = self.generator.generate(prompts, sampling, seed)
-        end = self.template.tokenizer.eos_token_id
         pending: list[tuple[Subtask, int, list[int], str, str, Future[Verdict]]] = []
         for position, ids in enumerate(responses):
             subtask = subtasks[position // n]
@@ -110,7 +109,7 @@ class Sampler:
                 verdict=verdict.result(),
                 prompt_ids=subtask.prompt_ids,
                 response_ids=tuple(ids),
-                truncated=len(ids) >= sampling.max_new_tokens and ids[-1] != end,
+                truncated=ids[-1] not in self.generator.ends,
             )
             for subtask, index, ids, completion, program, verdict in pending
         ]

@@ -1,8 +1,9 @@
-"""Sampling responses: prompts of token ids in, token ids out. Another engine needs only the same one method."""
+"""Sampling responses: prompts of token ids in, token ids out. Another engine needs only the same two names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -13,6 +14,9 @@ from stepcoder.model.settings import Sampling
 
 class Generator(Protocol):
     """Samples responses."""
+
+    ends: frozenset[int]
+    """Ids that end a text: the tokenizer's, and those of the model's own settings."""
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[list[int]]:
         """One response for each prompt: sampled ids up to and with the end of text, without padding."""
@@ -29,7 +33,9 @@ class TransformersGenerator:
         self.model = model
         self.padding = tokenizer.pad_token_id
         end = model.generation_config.eos_token_id
-        self.ends = {tokenizer.eos_token_id, *(end if isinstance(end, list) else [] if end is None else [end])}
+        self.ends = frozenset(
+            [tokenizer.eos_token_id, *(end if isinstance(end, list) else [] if end is None else [end])]
+        )
         self.batch_size = batch_size
 
     @torch.no_grad()
@@ -46,16 +52,14 @@ class TransformersGenerator:
         )
         order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
         responses: list[list[int]] = [[] for _ in prompts]
-        was_training = self.model.training
-        self.model.eval()
-        with torch.random.fork_rng(devices=[self.model.device] if self.model.device.type == "cuda" else []):
+        devices = [self.model.device] if self.model.device.type == "cuda" else []
+        with _as_itself(self.model), torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             for begin in range(0, len(order), self.batch_size):
                 chosen = order[begin : begin + self.batch_size]
                 sampled = self._batch([prompts[index] for index in chosen], settings)
                 for index, ids in zip(chosen, sampled, strict=True):
                     responses[index] = ids
-        self.model.train(was_training)
         return responses
 
     def _batch(self, prompts: Sequence[Sequence[int]], settings: GenerationConfig) -> list[list[int]]:
@@ -76,3 +80,20 @@ class TransformersGenerator:
             if index in self.ends:
                 return ids[: position + 1]
         return ids
+
+
+@contextmanager
+def _as_itself(model: PreTrainedModel) -> Iterator[None]:
+    """The model in evaluation mode and without its own generation settings.
+
+    Published models bring a repetition penalty or banned words along, which would fill whatever is not set here; the
+    samples would then follow another distribution than the one that log-probs are computed from.
+    """
+    own, was_training = model.generation_config, model.training
+    model.generation_config = GenerationConfig()
+    model.eval()
+    try:
+        yield
+    finally:
+        model.generation_config = own
+        model.train(was_training)

@@ -10,9 +10,12 @@ from torch import nn
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerBase
 
 from stepcoder.errors import StepCoderError
+from stepcoder.model.batch import collate
 from stepcoder.model.critic import load_critic, save_critic
+from stepcoder.model.generation import TransformersGenerator
 from stepcoder.model.load import load_policy, save_policy
 from stepcoder.model.policy import Policy
+from stepcoder.model.settings import Sampling
 from stepcoder.platform import engine
 
 
@@ -51,10 +54,55 @@ def test_a_gradient_that_is_no_number_stops_training(stage: int) -> None:
 def test_dropout_is_off_in_training_wherever_a_model_keeps_it(tmp_path: Path) -> None:
     config = OPTConfig(
         vocab_size=64, hidden_size=16, num_hidden_layers=2, ffn_dim=16, num_attention_heads=2, word_embed_proj_dim=16,
-        max_position_embeddings=64, dropout=0.5, attention_dropout=0.5, layerdrop=0.5,
+        max_position_embeddings=64, dropout=0.5, attention_dropout=0.5, layerdrop=0.0,
     )  # fmt: skip
     OPTForCausalLM(config).save_pretrained(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{}")
     model = load_policy(str(tmp_path)).train()
     ids = torch.arange(5).unsqueeze(0)
     torch.testing.assert_close(model(input_ids=ids).logits, model(input_ids=ids).logits, rtol=0, atol=0)
+
+
+def test_a_models_own_generation_settings_do_not_change_what_is_sampled(
+    base_model: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = load_policy(str(base_model))
+    generator = TransformersGenerator(model, tokenizer, batch_size=4)
+    prompts, sampling = [[5, 6, 7]] * 4, Sampling(temperature=0.8, top_p=1.0, max_new_tokens=12)
+    plain = generator.generate(prompts, sampling, seed=1)
+    settings = model.generation_config
+    settings.repetition_penalty, settings.min_p, settings.no_repeat_ngram_size = 5.0, 0.5, 1
+    settings.suppress_tokens = list(range(100))
+    assert generator.generate(prompts, sampling, seed=1) == plain
+    assert model.generation_config is settings  # They are saved with the model as they came.
+
+
+def test_sampled_tokens_are_as_likely_as_their_scored_log_probs_say(
+    base_model: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    # One token from one prompt, 4,000 times: frequencies against the probabilities of the policy at temperature 0.8.
+    model = load_policy(str(base_model))
+    generator = TransformersGenerator(model, tokenizer, batch_size=4000)
+    sampled = generator.generate([[5, 6, 7]] * 4000, Sampling(temperature=0.8, top_p=1.0, max_new_tokens=1), seed=3)
+    tokens = torch.tensor(sampled).flatten()
+    policy = Policy(model)
+    size = model.config.vocab_size
+    batch = collate([[5, 6, 7]] * size, [[index] for index in range(size)], torch.device("cpu"))
+    with torch.no_grad():
+        log_probs, _ = policy(batch.input_ids, batch.attention_mask, batch.rows, 0.8)
+    expected = log_probs.exp()
+    assert expected.sum().item() == pytest.approx(1, abs=1e-4)
+    frequency = torch.bincount(tokens, minlength=size) / len(tokens)
+    likely = expected.topk(20).indices
+    error = (expected[likely] * (1 - expected[likely]) / len(tokens)).sqrt()
+    assert ((frequency - expected)[likely].abs() < 4.5 * error).all()
+
+
+def test_every_end_of_text_ends_a_response(base_model: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    model = load_policy(str(base_model))
+    model.generation_config.eos_token_id = list(range(2, 250))  # Ends where the tokenizer's own end would not.
+    generator = TransformersGenerator(model, tokenizer, batch_size=8)
+    responses = generator.generate([[5, 6, 7]] * 8, Sampling(temperature=1.0, top_p=1.0, max_new_tokens=40), seed=2)
+    assert any(response[-1] != tokenizer.eos_token_id and len(response) < 40 for response in responses)
+    for response in responses:
+        assert all(index not in generator.ends for index in response[:-1])
