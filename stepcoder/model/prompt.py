@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stepcoder.errors import DataError
 from stepcoder.problems import Problem
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ OPENING = f"{FENCE}python\n"
 PLAIN = f"### Instruction:\n{INSTRUCTION}{{statement}}\n\n### Response:\n{OPENING}"
 """The prompt of a model without a chat template."""
 _STATEMENT = "\x02STATEMENT\x03"
+_SPACE = "▁"
+"""How SentencePiece writes a space."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,20 @@ class Template:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase) -> Template:
-        """The template of a tokenizer: its chat template with the assistant's turn left open, or the plain form."""
+        """The template of a tokenizer: its chat template with the assistant's turn left open, or the plain form.
+
+        Raises:
+            DataError: the chat template cannot hold a statement.
+        """
         begin: list[int] = []
         if tokenizer.chat_template:
-            turn = [{"role": "user", "content": INSTRUCTION + _STATEMENT}]
-            text = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False) + OPENING
+            text = _opened_turn(tokenizer)
         else:
             text = PLAIN.format(statement=_STATEMENT)
             begin = [index for index in tokenizer("").input_ids if index == tokenizer.bos_token_id]
         head, tail = text.split(_STATEMENT)
-        return cls(tokenizer, (*begin, *_ids(tokenizer, head)), tuple(_ids(tokenizer, tail)))
+        before = tokenizer(head, add_special_tokens=False).input_ids
+        return cls(tokenizer, (*begin, *before), tuple(_ids(tokenizer, tail)))
 
     def prompt(self, problem: Problem, opened: str, longest: int) -> list[int] | None:
         """Token ids of the whole prompt, opened code included.
@@ -72,8 +79,40 @@ class Template:
         return [*_ids(self.tokenizer, text.rstrip() + f"\n{FENCE}"), end]
 
 
+def _opened_turn(tokenizer: PreTrainedTokenizerBase) -> str:
+    from jinja2 import TemplateError
+
+    turn = [{"role": "user", "content": INSTRUCTION + _STATEMENT}]
+    try:
+        text: str = tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+    except TemplateError as error:
+        raise DataError(f"{tokenizer.name_or_path}: its chat template takes no single user turn: {error}") from error
+    if text.count(_STATEMENT) != 1:
+        raise DataError(
+            f"{tokenizer.name_or_path}: its chat template shows the user's text {text.count(_STATEMENT)} times and not "
+            "once; mend or remove the chat template"
+        )
+    # Templates made for code may open the fence themselves.
+    stripped = text.rstrip()
+    opened = stripped.endswith(OPENING.rstrip())
+    return stripped + "\n" if opened else text + OPENING
+
+
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False).input_ids)
+    """Ids of a text that stands behind others.
+
+    SentencePiece puts a space before whatever it encodes, which would indent the first line by one: such a tokenizer
+    is given the text behind a line end, whose ids are dropped.
+    """
+
+    def encoded(given: str) -> list[int]:
+        return list(tokenizer(given, add_special_tokens=False).input_ids)
+
+    if text and tokenizer.convert_ids_to_tokens(encoded("a")[:1])[0].startswith(_SPACE):
+        anchor, ids = encoded("\n"), encoded("\n" + text)
+        if ids[: len(anchor)] == anchor:
+            return ids[len(anchor) :]
+    return encoded(text)
 
 
 def split_at_signature(problem: Problem) -> tuple[str, str]:

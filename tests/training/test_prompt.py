@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Tokenizer, models, normalizers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from stepcoder.errors import DataError
 from stepcoder.model.init import InitModelConfig, init_model
@@ -45,6 +46,61 @@ def test_a_chat_template_is_used_with_the_assistants_turn_left_open(tokenizer: P
     assert bytes_of(ids, token_bytes(tokenizer)).decode() == (
         "<user>Write a Python program that solves this problem.\nAdd.</user><assistant>```python\ndef f(x):\n"
     )
+
+
+@pytest.mark.parametrize("ending", ["```python\n", "```python", "```python\n\n"])
+def test_a_fence_that_the_chat_template_opens_is_not_opened_twice(
+    tokenizer: PreTrainedTokenizerBase, ending: str
+) -> None:
+    tokenizer.chat_template = "{{ messages[0].content | trim }}" + ending.replace("\n", "{{ '\n' }}")
+    ids = Template.of(tokenizer).prompt(problem("def f(x):\n    return x\n"), "def f(x):\n", 200)
+    assert ids is not None
+    text = bytes_of(ids, token_bytes(tokenizer)).decode()
+    assert text == "Write a Python program that solves this problem.\nAdd.```python\ndef f(x):\n"
+
+
+@pytest.mark.parametrize(
+    ("template", "fault"),
+    [
+        ("Hello.", "0 times"),
+        ("{{ messages[0].content }}{{ messages[0].content }}", "2 times"),
+        ("{{ raise_exception('a system turn comes first') }}", "a system turn comes first"),
+    ],
+)
+def test_a_chat_template_that_cannot_hold_a_statement_is_refused(
+    tokenizer: PreTrainedTokenizerBase, template: str, fault: str
+) -> None:
+    tokenizer.chat_template = template
+    with pytest.raises(DataError, match=fault):
+        Template.of(tokenizer)
+
+
+def sentencepiece() -> PreTrainedTokenizerBase:
+    """A tokenizer that works as Llama 2's: a space before every text, `▁` for spaces, bytes for what it lacks."""
+    letters = [f"<0x{byte:02X}>" for byte in range(256)]
+    pieces = ["<unk>", "</s>", *letters, "▁", "▁▁", *"defrtunabcxyz():.#=+1", "re", "▁re"]
+    model = models.BPE(
+        {piece: index for index, piece in enumerate(pieces)},
+        [("▁", "▁"), ("r", "e"), ("▁", "re")],
+        unk_token="<unk>",
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    whole = Tokenizer(model)
+    whole.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=whole, eos_token="</s>", unk_token="<unk>")
+
+
+@pytest.mark.parametrize("text", ["    return x\n    # é", "return x", "x = 1\n\n  y", "\n\n    return"])
+def test_sentencepiece_adds_no_space_to_opened_code_or_target(text: str) -> None:
+    tokenizer = sentencepiece()
+    table = token_bytes(tokenizer)
+    assert bytes_of(tokenizer(text).input_ids, table) == b" " + text.encode()  # What it does by itself.
+    template = Template.of(tokenizer)
+    assert bytes_of(template.target(text), table).decode() == f"{text}\n```"
+    ids = template.prompt(problem("def f(x):\n    return x\n"), f"def f(x):\n{text}\n", 400)
+    assert ids is not None
+    assert bytes_of(ids, table).decode().endswith(f"problem.\nAdd.\n\n### Response:\n```python\ndef f(x):\n{text}\n")
 
 
 def test_a_long_statement_is_cut_at_its_left_end_and_the_opened_code_never(tokenizer: PreTrainedTokenizerBase) -> None:
