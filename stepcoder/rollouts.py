@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepcoder.model.generation import Generator, TransformersGenerator
-from stepcoder.model.load import load_policy, load_tokenizer
+from stepcoder.model.load import check_room, load_policy, load_tokenizer
 from stepcoder.model.prompt import Template, program_of
 from stepcoder.model.settings import Sampling
 from stepcoder.model.tokens import bytes_of, text_of, token_bytes
@@ -168,8 +168,10 @@ def sample_programs(
     """
     address = str(model_folder)
     tokenizer = load_tokenizer(address)
+    policy = load_policy(address)
+    check_room(policy, tokenizer, max_prompt_tokens + sampling.max_new_tokens)
     sampler = Sampler(
-        TransformersGenerator(load_policy(address), tokenizer, batch_size),
+        TransformersGenerator(policy, tokenizer, batch_size),
         Template.of(tokenizer),
         sandbox,
         limits or Limits(),

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stepcoder.errors import DataError
 from stepcoder.model.generation import TransformersGenerator
+from stepcoder.model.load import check_room
 from stepcoder.model.prompt import Template
 from stepcoder.model.settings import TrainingConfig
 from stepcoder.model.tokens import token_bytes
@@ -69,7 +70,12 @@ def open_dataset(address: str) -> Dataset:
 def open_sampler(
     config: TrainingConfig, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[Sampler]:
-    """Opens the sandbox, and yields a sampler that follows the model while it is trained."""
+    """Opens the sandbox, and yields a sampler that follows the model while it is trained.
+
+    Raises:
+        DataError: prompts and responses can be longer than the model's context.
+    """
+    check_room(language_model, tokenizer, config.max_prompt_tokens + config.max_new_tokens)
     with open_sandbox(config.sandbox, config.sandbox_slots) as sandbox:
         yield Sampler(
             TransformersGenerator(language_model, tokenizer, config.sampling_batch),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
@@ -50,7 +51,7 @@ def load_critic(address: str, precision: str = "fp32") -> Critic:
     try:
         backbone = AutoModel.from_pretrained(name, dtype=PRECISION[precision])
         hidden_size = AutoConfig.from_pretrained(name).get_text_config().hidden_size
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(f"{address}: no critic can be made of this model: {str(error).splitlines()[0]}") from error
     critic = Critic(backbone, hidden_size)
     if (head := Path(name) / HEAD).is_file():

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from stepcoder import __version__
@@ -63,15 +64,37 @@ def load_policy(address: str, precision: str = "fp32") -> PreTrainedModel:
     """Loads a causal language model onto the training device, with dropout off.
 
     Raises:
-        DataError: it cannot be loaded.
+        DataError: it cannot be loaded, or not all of its weights are there.
     """
     name = local_model(address)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=PRECISION[precision])
-    except (OSError, ValueError, KeyError) as error:
+        model, report = AutoModelForCausalLM.from_pretrained(name, dtype=PRECISION[precision], output_loading_info=True)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(f"{address}: the model cannot be loaded: {_first_line(error)}") from error
+    if missing := sorted(report["missing_keys"]):
+        # They would be drawn at random. A critic's folder, for example, has no LM head.
+        raise DataError(f"{address}: not a causal language model: {len(missing)} weights are missing ({missing[0]} …)")
     without_dropout(model)
     return model.to(device()).eval()
+
+
+def check_room(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, longest: int) -> None:
+    """Checks that a model can read its tokenizer's ids, and sequences of a length.
+
+    Raises:
+        DataError: it cannot.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if (ids := max(tokenizer.get_vocab().values()) + 1) > rows:
+        raise DataError(
+            f"{model.name_or_path}: the tokenizer has {ids} ids and the model {rows} embeddings; resize the embeddings"
+        )
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None and longest > positions:
+        raise DataError(
+            f"{model.name_or_path}: the model has {positions} positions, and max_prompt_tokens and max_new_tokens "
+            f"together are {longest}; lower them"
+        )
 
 
 def without_dropout(model: torch.nn.Module) -> None:

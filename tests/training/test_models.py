@@ -1,5 +1,6 @@
 """Loading, generating and saving: what other people's models bring along, and what must not leak into training."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerBase
+from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedTokenizerBase
 
-from stepcoder.errors import StepCoderError
+from stepcoder.errors import DataError, StepCoderError
 from stepcoder.model.batch import collate
 from stepcoder.model.critic import load_critic, save_critic
 from stepcoder.model.generation import TransformersGenerator
-from stepcoder.model.load import load_policy, save_policy
+from stepcoder.model.load import check_room, load_policy, save_policy
 from stepcoder.model.policy import Policy
 from stepcoder.model.settings import Sampling
 from stepcoder.platform import engine
@@ -106,3 +107,34 @@ def test_every_end_of_text_ends_a_response(base_model: Path, tokenizer: PreTrain
     assert any(response[-1] != tokenizer.eos_token_id and len(response) < 40 for response in responses)
     for response in responses:
         assert all(index not in generator.ends for index in response[:-1])
+
+
+def test_a_model_file_that_is_cut_short_is_named(base_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(base_model, tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    for load in (load_policy, load_critic):
+        with pytest.raises(DataError, match=str(tmp_path / "model")):
+            load(str(tmp_path / "model"))
+
+
+def test_a_critic_is_not_taken_for_a_policy(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=False, **sizes)
+    save_policy(LlamaForCausalLM(config), tokenizer, tmp_path / "policy", {})
+    save_critic(load_critic(str(tmp_path / "policy")), tokenizer, tmp_path / "critic", {})
+    load_policy(str(tmp_path / "policy"))
+    with pytest.raises(DataError, match=r"critic: not a causal language model.*lm_head"):
+        load_policy(str(tmp_path / "critic"))
+
+
+def test_a_context_longer_than_the_models_and_an_id_without_embedding_are_refused(
+    base_model: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model = load_policy(str(base_model))
+    check_room(model, tokenizer, 2048)
+    with pytest.raises(DataError, match=r"2048 positions.*2049; lower"):
+        check_room(model, tokenizer, 2049)
+    tokenizer.add_special_tokens({"pad_token": "<new>"})
+    with pytest.raises(DataError, match=r"513 ids and the model 512 embeddings"):
+        check_room(model, tokenizer, 10)
