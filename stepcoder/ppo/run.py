@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from stepcoder import curriculum as cccs
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.model.batch import micro_batches
 from stepcoder.model.critic import Critic, load_critic, save_critic
-from stepcoder.model.load import load_policy, load_tokenizer, model_digest, read_card, save_policy
+from stepcoder.model.load import load_policy, load_tokenizer, local_model, model_digest, read_card, save_policy
 from stepcoder.model.policy import Policy
 from stepcoder.model.seeds import derived_seed, permutation
 from stepcoder.platform import engine, storage
@@ -42,9 +43,10 @@ def train(config: PpoConfig) -> None:
     """Trains one stage; publishes policy, critic and curriculum.
 
     Raises:
-        DataError: an input cannot be used.
+        DataError: an input or an output place cannot be used.
         StepCoderError: a fault at run time, such as a full disk.
     """
+    _check_places(config)
     engine.start()
     dataset = open_dataset(config.dataset)
     tokenizer = load_tokenizer(config.policy)
@@ -67,7 +69,7 @@ def train(config: PpoConfig) -> None:
     ):
         tracker.params(config.model_dump(mode="json"))
         with open_sampler(config, language_model, tokenizer) as sampler:
-            before = measured_already(storage.fetch(config.policy), config, dataset)
+            before = measured_already(Path(local_model(config.policy)), config, dataset)
             before = before or validate(sampler, config, dataset)
             stage.run(sampler, tracker, checkpoints)
             after = validate(sampler, config, dataset)
@@ -109,12 +111,23 @@ class _Stage:
         self.policy_engine = self._engine(self.policy, config.learning_rate, 1e-6)
         self.critic_engine = self._engine(self.critic, config.critic_learning_rate, 1e-8)
         done = self._resume(tracker, checkpoints)
+        if all(self._subtask(problem, sampler) is None for problem in self.dataset.train):
+            raise DataError(
+                f"{config.dataset}: no training problem fits max_prompt_tokens={config.max_prompt_tokens}; raise it"
+            )
         with progress(range(config.steps), f"ppo stage {config.stage}") as bar:
             bar.advance(done)
             for step in range(done, config.steps):
-                metrics = self._step(step, sampler)
-                tracker.metrics({"stage": config.stage, **metrics}, step=step + 1)
-                bar.advance(reward=f"{metrics['reward']:.3f}", pass_rate=f"{metrics['pass_rate']:.3f}")
+                if subtasks := self._subtasks(step, sampler):
+                    metrics = self._step(step, subtasks, sampler)
+                    tracker.metrics({"stage": config.stage, **metrics}, step=step + 1)
+                    bar.advance(reward=f"{metrics['reward']:.3f}", pass_rate=f"{metrics['pass_rate']:.3f}")
+                else:
+                    log.warning(
+                        "no prompt of this step fits", step=step + 1, max_prompt_tokens=config.max_prompt_tokens
+                    )
+                    tracker.metrics({"stage": config.stage, "left_out_prompts": self._wanted}, step=step + 1)
+                    bar.advance()
                 if (step + 1) % config.checkpoint_every == 0 and step + 1 < config.steps:
                     checkpoints.save(step + 1, lambda folder: self._checkpoint(folder, tracker))
 
@@ -131,18 +144,16 @@ class _Stage:
             gradient_checkpointing=config.gradient_checkpointing,
         )
 
-    def _step(self, step: int, sampler: Sampler) -> dict[str, Any]:
+    def _step(self, step: int, subtasks: Sequence[Subtask], sampler: Sampler) -> dict[str, Any]:
         config = self.config
-        # 1. Problems of this step, each from its own start point.
-        subtasks = self._subtasks(step, sampler)
-        # 2. Roll-outs, judged. What the judge failed on is left out.
+        # 1. Roll-outs from each problem's own start point, judged. What the judge failed on is left out.
         seed = derived_seed("ppo", config.seed, config.stage, step)
         sampled = sampler.sample(subtasks, config.samples_per_problem, config.sampling, seed)
         scored = [(sample, value) for sample in sampled if (value := reward(sample.verdict.outcome)) is not None]
         if not scored:
             raise StepCoderError(f"step {step + 1}: the judge failed on all {len(sampled)} samples; see the log above")
         samples, rewards = [sample for sample, _ in scored], [value for _, value in scored]
-        # 3. Log-probs, values, KL penalty, advantages.
+        # 2. Log-probs, values, KL penalty, advantages.
         scores = rewards
         if config.scale_rewards:
             self.moments = self.moments.updated(rewards)
@@ -150,10 +161,10 @@ class _Stage:
         experience = gather(
             samples, scores, self.policy, self.reference, self.critic, sampler.table, config, beta=self.beta
         )
-        # 4. Update of policy and critic.
+        # 3. Update of policy and critic.
         policy_learns = config.critic is not None or step >= config.critic_warmup_steps
         metrics: dict[str, Any] = dict(self._update(experience, seed, policy_learns))
-        # 5. Curriculum and KL weight for the next step.
+        # 4. Curriculum and KL weight for the next step.
         advanced = self._advance(samples, rewards) if config.use_curriculum else 0
         mask = experience.response_mask
         kl = kl_estimates((experience.log_probs - experience.reference_log_probs)[mask])
@@ -170,7 +181,7 @@ class _Stage:
             "level_mean": sum(now.level for now in self.curriculum.values()) / len(self.curriculum),
             "level_counts": {str(level): n for level, n in cccs.level_counts(self.curriculum).items()},
             "advanced": advanced,
-            "left_out_prompts": config.problems_per_step - len(subtasks),
+            "left_out_prompts": self._wanted - len(subtasks),
             "left_out_samples": len(sampled) - len(samples),
         }
         if config.kl_target is not None:
@@ -179,23 +190,29 @@ class _Stage:
             )
         return metrics
 
+    @property
+    def _wanted(self) -> int:
+        """Problems a step."""
+        return min(self.config.problems_per_step, len(self.dataset.train))
+
+    def _subtask(self, problem: Problem, sampler: Sampler) -> Subtask | None:
+        """A problem from where it stands in the curriculum; `None` when its opened code does not fit."""
+        level = self.curriculum[problem.id].level
+        opened = cccs.opened_code(problem, level, self.config.conditional_kinds)
+        return sampler.subtask(problem, opened, self.config.max_prompt_tokens)
+
     def _subtasks(self, step: int, sampler: Sampler) -> list[Subtask]:
         """The next problems in an order that is drawn anew for each pass; what does not fit is left out."""
         config, problems = self.config, self.dataset.train
-        wanted = min(config.problems_per_step, len(problems))
         chosen: list[Subtask] = []
-        positions = range(step * wanted, (step + 1) * wanted)
+        positions = range(step * self._wanted, (step + 1) * self._wanted)
         turns = {position // len(problems) for position in positions}
         orders = {turn: permutation(len(problems), "problems", config.seed, config.stage, turn) for turn in turns}
         for position in positions:
             turn, place = divmod(position, len(problems))
-            problem = problems[orders[turn][place]]
-            opened = cccs.opened_code(problem, self.curriculum[problem.id].level, config.conditional_kinds)
-            subtask = sampler.subtask(problem, opened, config.max_prompt_tokens)
+            subtask = self._subtask(problems[orders[turn][place]], sampler)
             if subtask is not None:
                 chosen.append(subtask)
-        if not chosen:
-            raise DataError(f"step {step + 1}: no prompt fits max_prompt_tokens={config.max_prompt_tokens}; raise it")
         return chosen
 
     def _update(self, experience: Experience, seed: int, policy_learns: bool) -> dict[str, float]:
@@ -347,6 +364,16 @@ def save_all(
     save_policy(stage.policy.language_model, tokenizer, folder, dict(card))
     save_critic(stage.critic, tokenizer, critic_folder, {**card, "kl_beta": stage.beta})
     cccs.save(stage.curriculum, curriculum_folder / CURRICULUM_NAME)
+
+
+def _check_places(config: PpoConfig) -> None:
+    """Raises `DataError` where one output would replace another: each folder is published as a whole."""
+    places = {name: getattr(config, name).rstrip("/") for name in ("out", "out_critic", "out_curriculum")}
+    for (outer, folder), (inner, place) in permutations(places.items(), 2):
+        if f"{place}/".startswith(f"{folder}/"):
+            raise DataError(
+                f"{inner}={place} lies in {outer}={folder}, which is written as a whole; give it its own folder"
+            )
 
 
 def _begin(config: PpoConfig, problems: Sequence[Problem]) -> cccs.Curriculum:

@@ -20,6 +20,7 @@ from stepcoder.errors import DataError
 from stepcoder.ppo import PpoConfig
 from stepcoder.ppo import train as train_ppo
 from stepcoder.ppo.run import identity
+from stepcoder.problems import dump_problems, load_problems
 from stepcoder.sft import SftConfig
 from stepcoder.sft import train as train_sft
 from stepcoder.validation import open_dataset
@@ -235,3 +236,33 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path, base_model: Path
 def test_a_stage_above_the_number_of_stages_is_refused() -> None:
     with pytest.raises(ValueError, match="stage 4 of 3"):
         ppo_config(Path("d"), Path("p"), Path("o"), stage=4, stages=3)
+
+
+def test_a_problem_that_does_not_fit_is_left_out_and_ends_no_training(
+    dataset: Path, policy: Path, tmp_path: Path
+) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(dataset, few)
+    first, second = load_problems(dataset / "train.jsonl")[:2]
+    starter = first.starter + "    # a long hint\n" * 200
+    dump_problems([first.model_copy(update={"starter": starter}), second], few / "train.jsonl")
+    # More problems a step than there are, and then one a step: a step without any problem is passed over.
+    for wanted, left_out in ((8, {1}), (1, {0, 1})):
+        out = tmp_path / str(wanted)
+        more = {"use_curriculum": False, "problems_per_step": wanted, "steps": 2, "samples_per_problem": 1}
+        train_ppo(ppo_config(few, policy, out, **more, checkpoints=str(out / "checkpoints"), validation_problems=0))
+        steps = [line for line in lines(out / "policy" / "metrics.jsonl") if "left_out_prompts" in line]
+        assert {line["left_out_prompts"] for line in steps} == left_out
+        assert len(steps) == 2
+
+    with pytest.raises(DataError, match=r"no training problem fits max_prompt_tokens=30"):
+        train_ppo(ppo_config(few, policy, tmp_path / "none", max_prompt_tokens=30))
+
+
+def test_an_output_inside_another_is_refused_because_it_would_be_lost(
+    dataset: Path, policy: Path, tmp_path: Path
+) -> None:
+    config = ppo_config(dataset, policy, tmp_path)
+    for place in ("policy", "policy/critic", "policy/"):
+        with pytest.raises(DataError, match=r"out_critic=.*lies in out="):
+            train_ppo(config.model_copy(update={"out_critic": str(tmp_path / place)}))
