@@ -149,6 +149,12 @@ class Engine:
         Raises:
             StepCoderError: the optimiser or the schedule cannot be restored; a fresh start would be a silent loss.
         """
-        found, _ = self.engine.load_checkpoint(str(folder), tag=name)
+        try:
+            found, _ = self.engine.load_checkpoint(str(folder), tag=name)
+        except Exception as error:  # What torch raises for a damaged file depends on where the damage is.
+            what = f"{type(error).__name__}: {error}"
+            raise StepCoderError(
+                f"{folder}: the checkpoint is damaged ({what}); remove it to go on without it"
+            ) from error
         if found is None:
             raise StepCoderError(f"{folder / name}: the checkpoint lacks the optimiser's or the schedule's state")

@@ -138,3 +138,14 @@ def test_a_context_longer_than_the_models_and_an_id_without_embedding_are_refuse
     tokenizer.add_special_tokens({"pad_token": "<new>"})
     with pytest.raises(DataError, match=r"513 ids and the model 512 embeddings"):
         check_room(model, tokenizer, 10)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    network = nn.Linear(4, 1, bias=False)
+    running = trained(network)
+    running.save(tmp_path, "policy")
+    running.load(tmp_path, "policy")
+    for file in (tmp_path / "policy").glob("*.pt"):
+        file.write_bytes(bytes(file.stat().st_size))  # As a crash of the machine leaves it: the size is right.
+    with pytest.raises(StepCoderError, match=rf"{tmp_path}: the checkpoint is damaged.*remove it"):
+        running.load(tmp_path, "policy")
