@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -12,7 +11,7 @@ from stepcoder.model.prompt import FENCE, PLAIN
 from stepcoder.platform import storage
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
-from stepcoder.problems import Problem, read_problems, split_of
+from stepcoder.problems import Format, Problem, read_problems, split_of
 
 log = get_logger("init-model")
 END, PADDING = "<|end|>", "<|pad|>"
@@ -23,7 +22,7 @@ class InitModelConfig(StepConfig):
 
     problems: str
     """Problem file whose training share the tokenizer learns from; a path or an `s3://` address."""
-    format: Literal["apps_plus", "leetcode", "humaneval", "mbpp"] = "apps_plus"
+    format: Format = "apps_plus"
     """Format of the problem file."""
     out: str
     """Folder of the model."""

@@ -1,4 +1,4 @@
-"""What every step stands on: object stores, logs and progress, MLflow tracking, configuration.
+"""What every step stands on: object stores, logs and progress, MLflow tracking, configuration, DeepSpeed.
 
-No step's logic lives here, and nothing here imports torch or kfp.
+No step's logic lives here. Only `engine` imports torch, and nothing imports kfp.
 """

@@ -184,13 +184,6 @@ class Tracker:
         self._artifacts.append((path, folder))
         self.flush()
 
-    def rewind(self, step: int) -> None:
-        """Drops the lines of `metrics.jsonl` after `step`: a resumed run writes them anew."""
-        path = self.folder / METRICS_NAME
-        if path.exists():
-            kept = [line for line in read_metrics(path) if line["step"] <= step]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
     def flush(self) -> None:
         """Sends what is queued. After a failure nothing is tried for `RETRY_SECONDS`, and nothing queued is lost."""
         self._flushed = time.monotonic()
@@ -239,17 +232,6 @@ class Tracker:
                 )
             return False
         return True
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a `metrics.jsonl`; a last line that a kill cut short is left out."""
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
 
 
 def flatten(values: Mapping[str, Any], separator: str = ".") -> Iterator[tuple[str, Any]]:

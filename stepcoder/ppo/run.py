@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from stepcoder import __version__
 from stepcoder import curriculum as cccs
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.model.batch import micro_batches
 from stepcoder.model.critic import Critic, load_critic, save_critic
 from stepcoder.model.load import load_policy, load_tokenizer, local_model, model_digest, read_card, save_policy
 from stepcoder.model.policy import Policy
@@ -26,9 +24,10 @@ from stepcoder.platform.checkpoints import Checkpoints
 from stepcoder.platform.logs import get_logger, progress
 from stepcoder.platform.tracking import METRICS_NAME, Tracker
 from stepcoder.ppo.config import PpoConfig
-from stepcoder.ppo.experience import Experience, gather
+from stepcoder.ppo.experience import gather
 from stepcoder.ppo.moments import NO_REWARDS_YET, Moments
-from stepcoder.ppo.objective import adapted_beta, explained_variance, kl_estimates, policy_loss, value_loss
+from stepcoder.ppo.objective import adapted_beta, explained_variance, kl_estimates
+from stepcoder.ppo.update import update
 from stepcoder.problems import Problem
 from stepcoder.rewards import PASS, reward
 from stepcoder.rollouts import Sample, Sampler, Subtask
@@ -163,7 +162,8 @@ class _Stage:
         )
         # 3. Update of policy and critic.
         policy_learns = config.critic is not None or step >= config.critic_warmup_steps
-        metrics: dict[str, Any] = dict(self._update(experience, seed, policy_learns))
+        learning = self.policy_engine if policy_learns else None
+        metrics: dict[str, Any] = dict(update(experience, learning, self.critic_engine, config, seed))
         # 4. Curriculum and KL weight for the next step.
         advanced = self._advance(samples, rewards) if config.use_curriculum else 0
         mask = experience.response_mask
@@ -173,6 +173,7 @@ class _Stage:
             "pass_rate": sum(value == PASS for value in rewards) / len(rewards),
             **kl,
             "kl_beta": self.beta,
+            "learning_rate": self.policy_engine.learning_rate,
             "entropy": experience.entropy[mask].mean().item(),
             "explained_variance": explained_variance(experience.values[mask], experience.returns[mask]),
             "executed_fraction": (experience.policy_mask.sum() / mask.sum()).item(),
@@ -215,34 +216,6 @@ class _Stage:
                 chosen.append(subtask)
         return chosen
 
-    def _update(self, experience: Experience, seed: int, policy_learns: bool) -> dict[str, float]:
-        """PPO epochs over mini-batches; each mini-batch is one optimiser step of each network."""
-        config = self.config
-        count = len(experience.samples)
-        sums = {"policy_loss": 0.0, "value_loss": 0.0, "clip_fraction": 0.0, "ratio_deviation": 0.0}
-        norms: list[float] = []
-        optimiser_steps = 0
-        for epoch in range(config.ppo_epochs):
-            order = permutation(count, "mini-batches", seed, epoch)
-            size = -(-count // config.minibatches)
-            for begin in range(0, count, size):
-                chosen = order[begin : begin + size]
-                losses = _MinibatchLosses(self, experience, chosen, sums, first=optimiser_steps == 0)
-                groups = [
-                    [chosen[i] for i in group] for group in micro_batches(losses.lengths, config.micro_batch_tokens)
-                ]
-                if policy_learns and losses.policy_tokens:
-                    norms.append(self.policy_engine.step([losses.policy(group) for group in groups]))
-                self.critic_engine.step([losses.critic(group) for group in groups])
-                optimiser_steps += 1
-        means = {name: sums[name] / optimiser_steps for name in ("policy_loss", "value_loss", "clip_fraction")}
-        return {
-            **means,
-            "ratio_deviation": sums["ratio_deviation"],
-            "gradient_norm": sum(norms) / len(norms) if norms else 0.0,
-            "learning_rate": self.policy_engine.learning_rate,
-        }
-
     def _advance(self, samples: Sequence[Sample], rewards: Sequence[float]) -> int:
         """Moves every problem of the step by its own pass rate; returns how many went one level down."""
         passed: dict[str, list[bool]] = {}
@@ -282,73 +255,6 @@ class _Stage:
         shutil.copyfile(place / METRICS_NAME, tracker.folder / METRICS_NAME)
         log.info("resumed", step=done, of=self.config.steps)
         return done
-
-
-class _MinibatchLosses:
-    """The two losses of one optimiser step, micro-batch by micro-batch."""
-
-    def __init__(
-        self, stage: _Stage, experience: Experience, chosen: Sequence[int], sums: dict[str, float], *, first: bool
-    ) -> None:
-        self.stage, self.experience, self.sums, self.first = stage, experience, sums, first
-        self.lengths = [len(s.prompt_ids) + s.tokens for s in (experience.samples[i] for i in chosen)]
-        rows = list(chosen)
-        self.response_tokens = int(experience.response_mask[rows].sum())
-        self.policy_tokens = int(experience.policy_mask[rows].sum())
-
-    def policy(self, group: Sequence[int]) -> Callable[[], Tensor]:
-        """The policy loss of a micro-batch, to be computed when its turn comes."""
-        config, rows = self.stage.config, list(group)
-        executed = config.policy_denominator == "executed"
-        denominator = self.policy_tokens if executed else self.response_tokens
-
-        def loss() -> Tensor:
-            batch = self.experience.sequences(group)
-            new, _ = self.stage.policy_engine(batch.input_ids, batch.attention_mask, batch.rows, config.temperature)
-            valid = self.experience.response_mask[rows]
-            old = self.experience.log_probs[rows][valid]
-            mask = self.experience.policy_mask[rows][valid]
-            value, clipped = policy_loss(
-                new,
-                old,
-                self.experience.advantages[rows][valid],
-                mask,
-                clip_low=config.clip_low,
-                clip_high=config.clip_high,
-                denominator=denominator,
-            )
-            self.sums["policy_loss"] += value.item()
-            self.sums["clip_fraction"] += clipped.item() / self.policy_tokens
-            if self.first:
-                deviation = (new.detach() - old).exp().sub(1).abs().max().item()
-                self.sums["ratio_deviation"] = max(self.sums["ratio_deviation"], deviation)
-            return value
-
-        return loss
-
-    def critic(self, group: Sequence[int]) -> Callable[[], Tensor]:
-        """The value loss of a micro-batch, to be computed when its turn comes."""
-        config, rows = self.stage.config, list(group)
-        masked = config.mask_value_loss and self.policy_tokens > 0
-        denominator = self.policy_tokens if masked else self.response_tokens
-
-        def loss() -> Tensor:
-            batch = self.experience.sequences(group)
-            values = self.stage.critic_engine(batch.input_ids, batch.attention_mask).flatten()[batch.rows - 1]
-            valid = self.experience.response_mask[rows]
-            mask = self.experience.policy_mask if masked else self.experience.response_mask
-            value = config.value_loss_weight * value_loss(
-                values,
-                self.experience.values[rows][valid],
-                self.experience.returns[rows][valid],
-                mask[rows][valid],
-                clip=config.value_clip,
-                denominator=denominator,
-            )
-            self.sums["value_loss"] += value.item()
-            return value
-
-        return loss
 
 
 def save_all(

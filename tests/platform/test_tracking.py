@@ -128,11 +128,3 @@ def test_metrics_on_disk_are_strict_json(store: None, tmp_path: Path) -> None:
     tracker.metrics({"loss": float("nan"), "level_counts": {0: 3}}, step=1)
     line = (tmp_path / "metrics.jsonl").read_text()
     assert json.loads(line, parse_constant=pytest.fail) == {"step": 1, "loss": None, "level_counts": {"0": 3}}
-
-
-def test_a_resumed_step_rewrites_the_lines_after_its_checkpoint(tmp_path: Path) -> None:
-    lines = [{"step": step, "loss": 1.0} for step in (1, 2, 3)]
-    path = tmp_path / "metrics.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 4, "lo')
-    Tracker("sft", tmp_path).rewind(2)
-    assert tracking.read_metrics(path) == lines[:2]
