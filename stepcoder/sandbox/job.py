@@ -108,6 +108,8 @@ class Verdict:
     tests: tuple[TestResult, ...]
     statements: tuple[Statement, ...] = ()
     """Every statement of the program with its state over all tests; empty when it did not compile or tracing is off."""
+    lacking: tuple[str, ...] = ()
+    """Layers of isolation that the machine which ran it does not have; empty when the program was fully isolated."""
 
     @property
     def passed(self) -> bool:

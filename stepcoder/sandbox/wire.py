@@ -1,0 +1,79 @@
+"""Jobs and verdicts as JSON data: between a client and its supervisors, and over HTTP.
+
+Tests travel apart from jobs, under the hash of their content: samples of one problem share them, and answers are not
+sent twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from stepcoder.problems.problem import Test
+from stepcoder.sandbox.job import Job, Limits, Outcome, Span, Statement, TestResult, Verdict
+
+_TESTS = TypeAdapter(tuple[Test, ...])
+
+
+def dump_tests(tests: tuple[Test, ...]) -> str:
+    """A list of tests as JSON text."""
+    return json.dumps([test.model_dump() for test in tests], separators=(",", ":"))
+
+
+def load_tests(data: Any) -> tuple[Test, ...]:
+    """Tests back from JSON data.
+
+    Raises:
+        pydantic.ValidationError: the data is no list of tests.
+    """
+    return _TESTS.validate_python(data)
+
+
+def digest_of(tests_text: str) -> str:
+    """The hash under which a list of tests travels, of what `dump_tests` gave."""
+    return hashlib.sha256(tests_text.encode()).hexdigest()
+
+
+def job_to_data(job: Job, tests_digest: str) -> dict[str, Any]:
+    """A job without its tests."""
+    return {
+        "id": job.id,
+        "program": job.program,
+        "tests": tests_digest,
+        "entry_point": job.entry_point,
+        "preamble": job.preamble,
+        "limits": asdict(job.limits),
+        "trace": job.trace,
+        "run": job.run,
+    }
+
+
+def job_from_data(data: dict[str, Any], tests: tuple[Test, ...]) -> Job:
+    """A job back, with its tests."""
+    return Job(**data | {"tests": tests, "limits": Limits(**data["limits"])})
+
+
+def verdict_to_data(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as JSON data."""
+    return {
+        "id": verdict.id,
+        "outcome": verdict.outcome,
+        "tests": [asdict(test) for test in verdict.tests],
+        "statements": [[*statement.span, statement.executed] for statement in verdict.statements],
+        "lacking": verdict.lacking,
+    }
+
+
+def verdict_from_data(data: dict[str, Any]) -> Verdict:
+    """A verdict back."""
+    return Verdict(
+        data["id"],
+        Outcome(data["outcome"]),
+        tuple(TestResult(**test | {"outcome": Outcome(test["outcome"])}) for test in data["tests"]),
+        tuple(Statement(Span(*span), executed) for *span, executed in data["statements"]),
+        tuple(data["lacking"]),
+    )
