@@ -41,7 +41,7 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,pipeline,sandbox,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,pipeline,sandbox,service,dev]'
 	@touch $@
 
 clean:  ## remove the environment and all runs
