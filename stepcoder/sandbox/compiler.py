@@ -77,7 +77,7 @@ class Compiler:
         if self._child is None or self._uses >= USES:
             self._end()
             stdin, other = self._files
-            self._child = self._zygote.fork(stdin, other, other, clean=False)
+            self._child = self._zygote.fork(stdin, other, other)
         self._uses += 1
         self._child.mark()
         self._child.send(message)

@@ -1,41 +1,49 @@
-"""A pool of slots on this machine: a queue, a thread a slot, and a cache by content.
+"""A pool of supervisors on this machine: a queue, a thread for each supervisor, and a cache by content.
 
-The threads sleep while children run; each owns one slot. Groups of samples hold many identical programs, so a job
-whose content is known, or in work, is not run again.
+The threads sleep while supervisors work. Groups of samples hold many identical programs, so a job whose content is
+known, or in work, is not run again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import queue
+import random
 import sys
 import threading
 import weakref
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from stepcoder.errors import DataError, StepCoderError
+from stepcoder.platform.logs import get_logger
 from stepcoder.problems.problem import Test
+from stepcoder.sandbox import wire
 from stepcoder.sandbox.job import Job, Outcome, Sandbox, Verdict
-from stepcoder.sandbox.prepared import PreparedTests, prepare
-from stepcoder.sandbox.slot import Slot, broken
-from stepcoder.sandbox.zygote import ZygoteError
+from stepcoder.sandbox.recent import Recent
+from stepcoder.sandbox.slot import broken
+from stepcoder.sandbox.supervisor import Supervisor, SupervisorError, TestList
 
 ATTEMPTS = 3
+BATCH = 16
+"""So many jobs go to a supervisor at a time, fewer where the others would have nothing to do."""
 VERDICTS_KEPT = 4096
-TEST_LISTS_KEPT = 1024
+TEST_LISTS_KEPT, TEST_BYTES_KEPT = 1024, 256 << 20
+
+log = get_logger("sandbox")
 
 
-def open_sandbox(address: str = "local", slots: int | None = None) -> Sandbox:
+def open_sandbox(address: str = "local", slots: int | None = None, *, unsafe: bool = False, twice: float = 0) -> Sandbox:
     """Opens a sandbox; close it, or use it in a `with`.
 
     Args:
         address: `local`, a pool of processes on this machine.
         slots: programs judged at the same time; default: the cores this process may use.
+        unsafe: run programs even where the kernel cannot keep them from other processes and the network.
+        twice: share of the jobs that run twice, to count verdicts that differ.
 
     Raises:
         DataError: the address or the number of slots is not valid.
@@ -47,7 +55,23 @@ def open_sandbox(address: str = "local", slots: int | None = None) -> Sandbox:
         raise DataError(f"a sandbox needs at least one slot, not {slots}")
     if sys.platform != "linux":
         raise StepCoderError("the sandbox runs on Linux only: use the container image on other systems")
-    return Pool(slots or len(os.sched_getaffinity(0)))
+    return Pool(slots or len(os.sched_getaffinity(0)), unsafe=unsafe, twice=twice)
+
+
+@dataclass
+class Counts:
+    """What a pool has done so far."""
+
+    judged: int = 0
+    """Programs that were run."""
+    cached: int = 0
+    """Jobs answered by another's verdict."""
+    restarts: int = 0
+    """Supervisors that had to be replaced."""
+    twice: int = 0
+    """Programs that ran a second time."""
+    disagreements: int = 0
+    """Of those, how many had another outcome."""
 
 
 @dataclass
@@ -55,42 +79,58 @@ class _Task:
     """A distinct program in the queue or in work, and everyone who waits for it."""
 
     job: Job
-    prepared: PreparedTests
+    tests: TestList
     key: bytes
     waiting: list[tuple[str, Future[Verdict]]] = field(default_factory=list)
+    attempts: int = 0
+    first: Verdict | None = None
+    """The verdict of the first run, of a job that runs twice."""
 
 
 @dataclass
 class _State:
     """What the pool and its threads share. The threads hold this, not the pool: a pool nobody holds is closed."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    tasks: queue.SimpleQueue[_Task | None] = field(default_factory=queue.SimpleQueue)
-    slots: list[Slot] = field(default_factory=list)
+    unsafe: bool
+    twice: float
+    slots: int
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    queue: deque[_Task] = field(default_factory=deque)
     open_tasks: dict[bytes, _Task] = field(default_factory=dict)
-    verdicts: OrderedDict[bytes, Verdict] = field(default_factory=OrderedDict)
+    verdicts: Recent[bytes, Verdict] = field(default_factory=lambda: Recent(VERDICTS_KEPT))
+    supervisors: dict[int, Supervisor] = field(default_factory=dict)
+    counts: Counts = field(default_factory=Counts)
+    random: random.Random = field(default_factory=lambda: random.Random(0))
     closed: bool = False
 
 
 class Pool:
     """A sandbox on this machine."""
 
-    def __init__(self, slots: int) -> None:
-        self._state = _State(slots=[Slot() for _ in range(slots)])
-        try:
-            self._state.slots[0].start()  # what keeps one from starting would keep all: better now than at each job
-        except ZygoteError as error:
-            self._state.slots[0].restart()
+    def __init__(self, slots: int, unsafe: bool = False, twice: float = 0) -> None:
+        self._state = _State(unsafe, twice, slots)
+        try:  # what keeps one from starting would keep all: better now than at each job
+            self._state.supervisors[0] = Supervisor(unsafe)
+        except SupervisorError as error:
             raise StepCoderError(f"the sandbox cannot start: {error}") from error
+        self.lacking = self._state.supervisors[0].lacking
+        """Layers of isolation that this machine does not have."""
+        if self.lacking:
+            log.warning("isolation", lacking=", ".join(self.lacking))
         self._process = os.getpid()
-        self._prepared: OrderedDict[int, tuple[tuple[Test, ...], PreparedTests]] = OrderedDict()
+        self._tests: Recent[int, tuple[tuple[Test, ...], TestList]] = Recent(TEST_LISTS_KEPT, TEST_BYTES_KEPT)
         self._threads = [
-            threading.Thread(target=_work, args=(self._state, slot), name=f"sandbox-{number}", daemon=True)
-            for number, slot in enumerate(self._state.slots)
+            threading.Thread(target=_work, args=(self._state, number), name=f"sandbox-{number}", daemon=True)
+            for number in range(slots)
         ]
         self._finalizer = weakref.finalize(self, _shut_down, self._state)
         for thread in self._threads:
             thread.start()
+
+    @property
+    def counts(self) -> Counts:
+        """What was done so far."""
+        return replace(self._state.counts)
 
     def submit(self, job: Job) -> Future[Verdict]:
         """Judge one job in the background. The future never raises for what the program did.
@@ -103,19 +143,21 @@ class Pool:
         future: Future[Verdict] = Future()
         future.set_running_or_notify_cancel()
         state = self._state
-        with state.lock:
-            prepared = self._prepare(job.tests)
-            key = _key(job, prepared)
+        with state.changed:
+            tests = self._tests_of(job)
+            key = _key(job, tests)
             known = state.verdicts.get(key)
             if known is not None:
-                state.verdicts.move_to_end(key)
+                state.counts.cached += 1
             elif state.closed:
                 known = broken(job, "the sandbox is closed")
             elif (task := state.open_tasks.get(key)) is not None:
+                state.counts.cached += 1
                 task.waiting.append((job.id, future))
             else:
-                task = state.open_tasks[key] = _Task(job, prepared, key, [(job.id, future)])
-                state.tasks.put(task)
+                task = state.open_tasks[key] = _Task(job, tests, key, [(job.id, future)])
+                state.queue.append(task)
+                state.changed.notify()
         if known is not None:
             future.set_result(replace(known, id=job.id))
         return future
@@ -139,61 +181,118 @@ class Pool:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _prepare(self, tests: tuple[Test, ...]) -> PreparedTests:
-        """The prepared form of a problem's tests: samples of one problem share one tuple, which is kept alive here."""
-        found = self._prepared.get(id(tests))
+    def _tests_of(self, job: Job) -> TestList:
+        """A job's tests as they are sent: samples of one problem share one tuple, which is kept alive here."""
+        found = self._tests.get(id(job.tests))
         if found is None:
-            found = self._prepared[id(tests)] = (tests, prepare(tests))
-            if len(self._prepared) > TEST_LISTS_KEPT:
-                self._prepared.popitem(last=False)
+            text = wire.dump_tests(job.tests)
+            found = (job.tests, TestList(text.encode(), wire.digest_of(text)))
+            self._tests.put(id(job.tests), found, len(text))
         return found[1]
 
 
-def _key(job: Job, prepared: PreparedTests) -> bytes:
+def _key(job: Job, tests: TestList) -> bytes:
     """The hash of everything that decides a verdict."""
     parts = (job.program, job.preamble, job.entry_point, repr(job.limits), str(job.trace), str(job.run))
-    digest = hashlib.sha256(prepared.digest)
+    digest = hashlib.sha256(tests.digest.encode())
     for part in parts:
         data = part.encode(errors="surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.digest()
 
 
-def _work(state: _State, slot: Slot) -> None:
+def _work(state: _State, number: int) -> None:
     """A thread's life: takes tasks until the pool closes."""
-    while (task := state.tasks.get()) is not None:
-        verdict = _judge(state, slot, task)
-        with state.lock:
-            state.open_tasks.pop(task.key, None)
-            if verdict.outcome is not Outcome.INFRA_ERROR:
-                state.verdicts[task.key] = verdict
-                if len(state.verdicts) > VERDICTS_KEPT:
-                    state.verdicts.popitem(last=False)
-        for name, future in task.waiting:
-            future.set_result(replace(verdict, id=name))
-    slot.restart()
-
-
-def _judge(state: _State, slot: Slot, task: _Task) -> Verdict:
-    """Judges a task, again on a new zygote when the judge's own processes fail."""
-    reason = "the sandbox is closed"
-    for _ in range(ATTEMPTS):
-        if state.closed:
-            break
+    while batch := _next(state):
         try:
-            return slot.judge(task.job, task.prepared)
-        except ZygoteError as error:
-            reason = str(error)
-        except Exception as error:  # a fault of the judge must not end the thread, nor pass for a verdict
-            reason = f"{type(error).__name__}: {error}"
-        slot.restart()
-    return broken(task.job, reason)
+            verdicts = _supervisor(state, number).judge([(task.job, task.tests) for task in batch])
+        except (StepCoderError, SupervisorError, OSError) as error:
+            _again(state, number, batch, str(error))
+        else:
+            for task, verdict in zip(batch, verdicts, strict=True):
+                _done(state, task, verdict)
+
+
+def _next(state: _State) -> list[_Task]:
+    """The tasks to do next: a fair share of what waits; none when the pool closes."""
+    with state.changed:
+        while not state.queue and not state.closed:
+            state.changed.wait()
+        if state.closed:
+            return []
+        # What failed once goes alone: it may be what ends its supervisor, and must not take others along.
+        if state.queue[0].attempts:
+            return [state.queue.popleft()]
+        share = min(BATCH, len(state.queue) // (2 * state.slots) + 1)
+        batch: list[_Task] = []
+        while len(batch) < share and state.queue and not state.queue[0].attempts:
+            batch.append(state.queue.popleft())
+        return batch
+
+
+def _supervisor(state: _State, number: int) -> Supervisor:
+    """The thread's own supervisor, a new one if there is none."""
+    found = state.supervisors.get(number)
+    if found is None:
+        found = Supervisor(state.unsafe)
+        with state.changed:
+            if state.closed:
+                found.close()
+                raise SupervisorError("the sandbox is closed")
+            state.supervisors[number] = found
+    return found
+
+
+def _again(state: _State, number: int, batch: list[_Task], reason: str) -> None:
+    """Replaces a supervisor that failed, and puts its tasks back, unless they were tried often enough."""
+    with state.changed:
+        supervisor = state.supervisors.pop(number, None)
+        state.counts.restarts += 1
+        closed = state.closed
+        for task in reversed(batch):
+            task.attempts += 1
+            if task.attempts < ATTEMPTS and not closed:
+                state.queue.appendleft(task)
+        state.changed.notify_all()
+    if supervisor is not None:
+        supervisor.close()
+    for task in batch:
+        if task.attempts >= ATTEMPTS or closed:
+            _done(state, task, broken(task.job, "the sandbox is closed" if closed else reason))
+
+
+def _done(state: _State, task: _Task, verdict: Verdict) -> None:
+    """Tells everyone who waits, or has the program run a second time."""
+    judged = verdict.outcome is not Outcome.INFRA_ERROR
+    with state.changed:
+        state.counts.judged += judged
+        if judged and task.first is None and state.twice and state.random.random() < state.twice and not state.closed:
+            task.first = verdict
+            state.queue.append(task)
+            state.changed.notify()
+            return
+        if task.first is not None:
+            state.counts.twice += 1
+            if judged and verdict.outcome is not task.first.outcome:
+                state.counts.disagreements += 1
+                log.warning("disagreement", id=task.job.id, first=task.first.outcome, second=verdict.outcome)
+            verdict = task.first
+            judged = True
+        state.open_tasks.pop(task.key, None)
+        if judged:
+            state.verdicts.put(task.key, verdict)
+    for name, future in task.waiting:
+        future.set_result(replace(verdict, id=name))
 
 
 def _shut_down(state: _State) -> None:
-    with state.lock:
+    with state.changed:
         state.closed = True
-    for _ in state.slots:
-        state.tasks.put(None)
-    for slot in state.slots:
-        slot.stop()
+        waiting = list(state.queue)
+        state.queue.clear()
+        supervisors = list(state.supervisors.values())
+        state.changed.notify_all()
+    for supervisor in supervisors:
+        supervisor.kill()
+    for task in waiting:
+        _done(state, task, broken(task.job, "the sandbox is closed"))

@@ -61,9 +61,7 @@ class Session:
 
     def __enter__(self) -> Self:
         try:
-            self._child: Child = self._zygote.fork(
-                self._stdin, self._stdout, self._program.probes, clean=self._mode != "check"
-            )
+            self._child: Child = self._zygote.fork(self._stdin, self._stdout, self._program.probes)
         except ZygoteError:
             self._close_files()
             raise

@@ -1,4 +1,4 @@
-"""One slot of a pool: judges one job at a time with a zygote of its own.
+"""A supervisor's work: judges one job at a time with zygotes of its own.
 
 The slot holds the expected outputs; a child holds the program. A child gets one test's input at a time, and the next
 only after its claim, so that CPU time is counted while it waits and each claim belongs to one test.
@@ -23,13 +23,21 @@ from stepcoder.sandbox.words import brief_claim, brief_value, output_difference
 from stepcoder.sandbox.zygote import Zygote, ZygoteError
 
 
-class Slot:
-    """Judges jobs one after another; not to be shared between threads."""
+NUMPY = "numpy"
 
-    def __init__(self) -> None:
-        self._zygote: Zygote | None = None
+
+class Slot:
+    """Judges jobs one after another."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """Starts nothing yet.
+
+        Args:
+            settings: how the zygotes seal themselves, see `layers.settings`.
+        """
+        self._settings = settings
+        self._zygotes: dict[str, Zygote] = {}
         self._compiler: Compiler | None = None
-        self._stopped = False
 
     def judge(self, job: Job, prepared: PreparedTests) -> Verdict:
         """Judges one job.
@@ -37,7 +45,7 @@ class Slot:
         Raises:
             ZygoteError: a process of the judge is gone; the job can be tried again.
         """
-        zygote, compiler = self._processes()
+        compiler = self._compiling()
         compiled = compiler.compile(job.program, PROGRAM, job.limits, job.entry_point, job.trace)
         if compiled.rejection is not None:
             results = [compiled.rejection, *[TestResult(Outcome.NOT_RUN)] * (len(job.tests) - 1)]
@@ -45,6 +53,8 @@ class Slot:
         preamble = compiler.compile_once(job.preamble, PREAMBLE, job.limits) if job.preamble else None
         if preamble is not None and preamble.rejection is not None:
             return unjudgeable(job, f"the preamble does not compile: {preamble.rejection.exception}")
+        # numpy takes longer to import than most programs to run, and makes every fork dearer: a zygote of its own.
+        zygote = self._zygote(NUMPY if NUMPY in job.program or NUMPY in job.preamble else "")
         probes = memory_file(size=len(compiled.spans))
         try:
             bench = Bench(zygote, compiler, job, Program(preamble, compiled, probes))
@@ -61,31 +71,29 @@ class Slot:
         Raises:
             ZygoteError: they do not start.
         """
-        self._processes()
+        self._compiling()
 
     def restart(self) -> None:
         """Ends the slot's processes; the next job starts new ones."""
-        zygote, self._zygote = self._zygote, None
-        if zygote is not None:
+        for zygote in self._zygotes.values():
             zygote.kill()
+        self._zygotes.clear()
         if self._compiler is not None:
             self._compiler.close()
             self._compiler = None
 
-    def stop(self) -> None:
-        """Ends the processes for good, also under a job that is being judged. Can be called from any thread."""
-        self._stopped = True
-        zygote = self._zygote
-        if zygote is not None:
-            zygote.kill()
+    def _compiling(self) -> Compiler:
+        if self._compiler is None:
+            self._compiler = Compiler(self._zygote(""))
+        return self._compiler
 
-    def _processes(self) -> tuple[Zygote, Compiler]:
-        if self._zygote is None or self._compiler is None:
-            self._zygote = Zygote()
-            self._compiler = Compiler(self._zygote)
-        if self._stopped:
-            raise ZygoteError("the sandbox is closed")
-        return self._zygote, self._compiler
+    def _zygote(self, module: str) -> Zygote:
+        """The zygote that has a module ready, or the one with the usual ones alone."""
+        found = self._zygotes.get(module)
+        if found is None:
+            modules = [*self._settings["modules"], *([module] if module else [])]
+            found = self._zygotes[module] = Zygote(self._settings | {"modules": modules})
+        return found
 
 
 def broken(job: Job, detail: str) -> Verdict:

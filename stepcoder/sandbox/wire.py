@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -46,7 +46,7 @@ def job_to_data(job: Job, tests_digest: str) -> dict[str, Any]:
         "tests": tests_digest,
         "entry_point": job.entry_point,
         "preamble": job.preamble,
-        "limits": asdict(job.limits),
+        "limits": vars(job.limits),
         "trace": job.trace,
         "run": job.run,
     }
@@ -62,7 +62,7 @@ def verdict_to_data(verdict: Verdict) -> dict[str, Any]:
     return {
         "id": verdict.id,
         "outcome": verdict.outcome,
-        "tests": [asdict(test) for test in verdict.tests],
+        "tests": [vars(test) for test in verdict.tests],
         "statements": [[*statement.span, statement.executed] for statement in verdict.statements],
         "lacking": verdict.lacking,
     }
@@ -77,3 +77,13 @@ def verdict_from_data(data: dict[str, Any]) -> Verdict:
         tuple(Statement(Span(*span), executed) for *span, executed in data["statements"]),
         tuple(data["lacking"]),
     )
+
+
+def dump_verdicts(verdicts: Sequence[Verdict], lacking: Sequence[str]) -> bytes:
+    """Verdicts as JSON text, with what isolation lacked for all of them."""
+    return json.dumps([verdict_to_data(verdict) | {"lacking": lacking} for verdict in verdicts]).encode()
+
+
+def load_verdicts(text: bytes) -> list[Verdict]:
+    """Verdicts back."""
+    return [verdict_from_data(data) for data in json.loads(text)]

@@ -1,17 +1,15 @@
-"""The judge's handle on a zygote: started by exec, it forks and reaps children in a folder of its own."""
+"""The judge's handle on a zygote: started by exec, it seals itself, forks and reaps children."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
-import tempfile
-import threading
 from pathlib import Path
+from typing import Any
 
 import stepcoder
 from stepcoder.sandbox.children import Child
@@ -37,18 +35,20 @@ class ZygoteError(Exception):
 
 
 class Zygote:
-    """One zygote process and the folder in which its children run."""
+    """One zygote process."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """Starts the process and waits until it is sealed.
+
+        Args:
+            settings: see `layers.settings`.
+
+        Raises:
+            ZygoteError: it does not start.
+        """
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
-        self._ending = threading.Lock()
-        self.folder = Path(tempfile.mkdtemp(prefix="stepcoder-sandbox-"))
-        room = self.folder / "room"
-        room.mkdir()
-        self._room = os.open(room, os.O_DIRECTORY | os.O_NOFOLLOW)
         self._errors = os.memfd_create("zygote-errors")
-        libraries = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
         # A Python that was built with shared libraries in an odd place does not start without this one.
         inherited = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
         try:
@@ -56,10 +56,10 @@ class Zygote:
                 # -S and -s: no site packages but those named here; -P: no folder of the script on the path.
                 [
                     *(sys.executable, "-S", "-s", "-P", "-W", "ignore", "-X", "utf8", zygote.__file__),
-                    *(str(theirs.fileno()), str(Path(stepcoder.__file__).parent), *libraries),
+                    *(str(theirs.fileno()), str(Path(stepcoder.__file__).parent)),
                 ],
                 env=ENVIRONMENT | inherited,
-                cwd=room,
+                cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
@@ -70,10 +70,11 @@ class Zygote:
             theirs.close()
         self._control.settimeout(START_SECONDS)
         try:
+            self._control.send(json.dumps(settings).encode())
             self.address_space: int = zygote.READY.unpack(self._reply(zygote.READY.size))[0]
-        except ZygoteError:
+        except (OSError, ZygoteError) as error:
             self.kill()
-            raise
+            raise ZygoteError(f"the zygote does not start: {error}") from error
         self._control.settimeout(REPLY_SECONDS)
 
     @property
@@ -81,20 +82,17 @@ class Zygote:
         """The process id."""
         return self._process.pid
 
-    def fork(self, stdin: int, stdout: int, probes: int, clean: bool) -> Child:
+    def fork(self, stdin: int, stdout: int, probes: int) -> Child:
         """A new child on these descriptors, which stay the caller's.
 
         Args:
             stdin: its standard input.
             stdout: its standard output.
             probes: its memory for executed statements.
-            clean: empty its folder first: no other program lives in it.
 
         Raises:
             ZygoteError: the zygote does not answer.
         """
-        if clean:
-            self._clean_room()
         ours, theirs = socket.socketpair()
         try:
             request = zygote.REQUEST.pack(zygote.FORK, 0)
@@ -126,21 +124,19 @@ class Zygote:
         return status, seconds
 
     def kill(self) -> None:
-        """Ends the zygote and its children, and removes its folder. Can be called twice, and from any thread."""
-        with self._ending:
-            with contextlib.suppress(OSError):
-                self._control.shutdown(socket.SHUT_RDWR)  # it ends its children when the judge hangs up
-            try:
-                self._process.wait(timeout=END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._control.close()
-            if self._errors >= 0:
-                os.close(self._errors)
-                os.close(self._room)
-                self._errors = -1
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """Ends the zygote and its children. Can be called twice."""
+        if self._errors < 0:
+            return
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # it ends its children when the judge hangs up
+        try:
+            self._process.wait(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._control.close()
+        os.close(self._errors)
+        self._errors = -1
 
     def _reply(self, size: int) -> bytes:
         try:
@@ -153,18 +149,3 @@ class Zygote:
             errors = os.pread(self._errors, 2000, 0).decode(errors="replace").strip() if self._errors >= 0 else ""
             raise ZygoteError(f"the zygote hung up{why}{': ' if errors else ''}{errors}")
         return message
-
-    def _clean_room(self) -> None:
-        """Empties the folder in which the next child runs; the zygote's own working directory is the same folder."""
-        try:
-            # By its descriptor: a program may have put a link to some other folder in its place.
-            if os.fstat(self._room).st_nlink == 0:
-                raise ZygoteError("a program removed its folder")
-            with os.scandir(self._room) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        shutil.rmtree(entry.name, dir_fd=self._room)
-                    else:
-                        os.unlink(entry.name, dir_fd=self._room)
-        except OSError as error:
-            raise ZygoteError(f"a program spoiled its folder: {error}") from error

@@ -25,11 +25,13 @@ from typing import Any, NoReturn
 from stepcoder.problems import values
 from stepcoder.sandbox.inside import checker, compiler, faults, frames, probes
 from stepcoder.sandbox.inside.graph import Graph
+from stepcoder.sandbox.inside.isolation import limit
 
 PROGRAM = "<program>"
 PREAMBLE = "<preamble>"
 # Frames of this file under the program's own: a program may recurse as deep as it could in a script.
 FRAMES_BELOW = 8
+SEED = 0
 
 
 def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
@@ -42,12 +44,12 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
     """
     kind, payload = frames.receive(link)
     if kind == frames.SOURCE:
-        _limit(resource.RLIMIT_AS, address_space + compiler.MEMORY_BYTES)
+        limit(resource.RLIMIT_AS, address_space + compiler.MEMORY_BYTES)
         compiler.serve(link, payload)
     job = _decode_json(payload.decode())
-    _limit(resource.RLIMIT_AS, address_space + job["memory"])
-    _limit(resource.RLIMIT_FSIZE, job["output"] + 1)
-    _limit(resource.RLIMIT_CPU, job["cpu"])
+    limit(resource.RLIMIT_AS, address_space + job["memory"])
+    limit(resource.RLIMIT_FSIZE, job["output"] + 1)
+    limit(resource.RLIMIT_CPU, job["cpu"])
     if job["probes"]:
         memory = mmap.mmap(probe_memory, job["statements"])
         probes.install(memory, job["statements"])
@@ -55,7 +57,7 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
     module = ModuleType(job["name"])
     sys.modules["__main__"] = sys.modules[job["name"]] = module
     if job["random"]:
-        random.seed()  # as a fork of the interpreter does
+        random.seed(SEED)  # the same program has the same verdict each time
     if job["preamble"]:
         preamble = marshal.loads(frames.receive(link)[1])
         try:
@@ -76,12 +78,6 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
     # The judge ends the process; what it wrote must not be cut short by its end.
     frames.receive(link)
     os._exit(0)
-
-
-def _limit(which: int, amount: int) -> None:
-    _, hard = resource.getrlimit(which)
-    amount = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
-    resource.setrlimit(which, (amount, amount))
 
 
 def _run_script(link: int, job: dict[str, Any], code: CodeType, namespace: dict[str, Any]) -> None:

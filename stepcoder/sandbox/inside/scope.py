@@ -40,8 +40,8 @@ READY = (
 """Imported before a program comes, because many import them; one that is not installed is left out."""
 
 
-def install() -> None:
-    """Imports everything that should be ready, and puts the names in scope.
+def install(modules: list[str]) -> None:
+    """Imports everything that should be ready, `modules` besides, and puts the names in scope.
 
     They go to `builtins`: a program's own namespace starts empty, and no process has to copy 250 references, each of
     which would copy the page that it points into.
@@ -49,10 +49,10 @@ def install() -> None:
     # The interpreter starts without `site`, which would define these two.
     for name in ("exit", "quit"):
         setattr(builtins, name, Quitter(name, "Ctrl-D"))
-    for module in READY:
+    for module in (*READY, *modules):
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError:
+        except ImportError:
             continue
     scope: dict[str, Any] = {}
     for module in STARS:
