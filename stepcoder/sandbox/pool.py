@@ -36,7 +36,9 @@ TEST_LISTS_KEPT, TEST_BYTES_KEPT = 1024, 256 << 20
 log = get_logger("sandbox")
 
 
-def open_sandbox(address: str = "local", slots: int | None = None, *, unsafe: bool = False, twice: float = 0) -> Sandbox:
+def open_sandbox(
+    address: str = "local", slots: int | None = None, *, unsafe: bool = False, twice: float = 0
+) -> Sandbox:
     """Opens a sandbox; close it, or use it in a `with`.
 
     Args:

@@ -31,8 +31,14 @@ PR_SET_DUMPABLE = 4
 NO_RANDOM_ADDRESSES = 0x0040000
 
 
-def main(link: int, unsafe: bool) -> None:
-    """Serves until the other side hangs up."""
+def main(link: int, folders: list[str], unsafe: bool) -> None:
+    """Serves until the other side hangs up.
+
+    Args:
+        link: descriptor of a stream socket to the client.
+        folders: where the libraries are that programs may import.
+        unsafe: do without layers of isolation that the kernel lacks.
+    """
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     # So that `id` and what depends on it are the same each time; where it is refused, they are not.
@@ -40,7 +46,7 @@ def main(link: int, unsafe: bool) -> None:
     threading.Thread(target=_end_with_the_other_side, args=(link,), daemon=True).start()
     found = layers.detect()
     try:
-        slot = Slot(layers.settings(found, unsafe))
+        slot = Slot(layers.settings(found, folders, unsafe))
         slot.start()
     except (StepCoderError, ZygoteError) as error:
         frames.send(link, REFUSED, str(error).encode())
@@ -85,4 +91,3 @@ def _end_with_the_other_side(link: int) -> None:
     poll.register(link, select.POLLRDHUP)
     poll.poll()
     os._exit(0)
-
