@@ -213,6 +213,9 @@ def _work(state: _State, number: int) -> None:
         else:
             for task, verdict in zip(batch, verdicts, strict=True):
                 _done(state, task, verdict)
+    supervisor = state.supervisors.pop(number, None)
+    if supervisor is not None:
+        supervisor.close()
 
 
 def _next(state: _State) -> list[_Task]:
