@@ -27,6 +27,7 @@ TEST_LISTS, TEST_BYTES = 1024, 256 << 20
 """Test lists that a supervisor keeps; who sends jobs counts along."""
 DIGEST = 64
 ATTEMPTS = 3
+YOUNG_OBJECTS = 200_000
 PR_SET_DUMPABLE = 4
 NO_RANDOM_ADDRESSES = 0x0040000
 
@@ -53,6 +54,7 @@ def main(link: int, folders: list[str], unsafe: bool) -> None:
         return
     frames.send(link, READY, json.dumps(found.lacking).encode())
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)  # jobs and verdicts have no cycles
     tests: Recent[str, PreparedTests] = Recent(TEST_LISTS, TEST_BYTES)
     verdicts: list[Verdict] = []
     while True:

@@ -67,6 +67,7 @@ def _prepare(control: socket.socket, package_root: str) -> tuple[Callable[[list[
         del sys.modules[name]
     with open("/proc/self/statm") as pages:
         address_space = int(pages.read().split()[0]) * resource.getpagesize()
+    child.warm_up()
     seal_child = isolation.seal(settings)
     gc.collect()
     gc.disable()
