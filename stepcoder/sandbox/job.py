@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
 
+from stepcoder.problems.checker import EXACT, Checker
 from stepcoder.problems.problem import Problem, Test
 
 
@@ -59,6 +60,8 @@ class Job:
     """Record which statements ran."""
     run: int = 0
     """Tells repeated runs of one program apart: an equal job may be answered by an earlier verdict, another run not."""
+    checker: Checker = EXACT
+    """Which answers to call and standard-input tests are right."""
 
 
 class Span(NamedTuple):
@@ -149,4 +152,5 @@ def job_of(
         preamble=problem.preamble,
         limits=limits or Limits(),
         trace=trace,
+        checker=problem.checker,
     )

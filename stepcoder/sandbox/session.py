@@ -62,7 +62,7 @@ class Session:
     def __enter__(self) -> Self:
         try:
             self._child: Child = self._zygote.fork(
-                self._stdin, self._stdout, self._program.probes, clean=self._mode != "check"
+                self._stdin, self._stdout, self._program.probes, clean=self._mode not in ("check", "checker")
             )
         except ZygoteError:
             self._close_files()

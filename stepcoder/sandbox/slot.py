@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from stepcoder.problems.problem import CallTest, CheckTest, StdinTest
-from stepcoder.sandbox import compare
+from stepcoder.problems.problem import CheckTest, StdinTest
+from stepcoder.sandbox.answers import rule_on_claim, rule_on_output
 from stepcoder.sandbox.bench import Bench
 from stepcoder.sandbox.checks import run_check
 from stepcoder.sandbox.children import memory_file
@@ -19,7 +19,6 @@ from stepcoder.sandbox.inside.child import PREAMBLE, PROGRAM
 from stepcoder.sandbox.job import Job, Outcome, Statement, TestResult, Verdict
 from stepcoder.sandbox.prepared import PreparedTest, PreparedTests
 from stepcoder.sandbox.session import Program, Session, UnjudgeableError
-from stepcoder.sandbox.words import brief_claim, brief_value, output_difference
 from stepcoder.sandbox.zygote import Zygote, ZygoteError
 
 
@@ -133,10 +132,8 @@ def _run_script(bench: Bench, test: PreparedTest) -> TestResult:
     output = session.output or b""
     if len(output) > limit:
         return session.result(Outcome.OUTPUT_LIMIT, claim, detail=f"more than {limit} bytes")
-    actual = output.decode(errors="surrogateescape")
-    if compare.output_matches(test.test.stdout, actual):
-        return session.result(Outcome.PASS)
-    return session.result(Outcome.WRONG_ANSWER, detail=output_difference(test.test.stdout, actual))
+    ruling = rule_on_output(bench, test.test, output.decode(errors="surrogateescape"))
+    return session.result(ruling.outcome, detail=ruling.detail)
 
 
 def _run_calls(bench: Bench, tests: tuple[PreparedTest, ...], first: int) -> list[TestResult]:
@@ -156,7 +153,7 @@ def _run_calls(bench: Bench, tests: tuple[PreparedTest, ...], first: int) -> lis
                 if index > first:
                     session.ask(tests[index].request)
                 claim = session.claim(index)
-                result = None if claim is None else _judge_claim(session, tests[index], claim)
+                result = None if claim is None else _judge_claim(bench, session, tests[index], claim)
             if result is None:
                 break
             results.append(result)
@@ -173,26 +170,15 @@ def _run_calls(bench: Bench, tests: tuple[PreparedTest, ...], first: int) -> lis
     return results if forged is None else [forged] * (last - first)
 
 
-def _judge_claim(session: Session, test: PreparedTest, claim: dict[str, Any]) -> TestResult:
-    assert isinstance(test.test, CallTest)
+def _judge_claim(bench: Bench, session: Session, test: PreparedTest, claim: dict[str, Any]) -> TestResult:
     if "exception" in claim:
         return session.raised(claim)
     if "too_long" in claim:
         return session.result(Outcome.OUTPUT_LIMIT, claim, detail=f"a value of {claim['too_long']} bytes")
     if "too_deep" in claim:
         return session.result(Outcome.WRONG_ANSWER, claim, detail="a value nested too deep to be right")
-    value = claim.get("value")
-    if test.encoded is not None and value == test.encoded:
-        return session.result(Outcome.PASS, claim)
-    try:
-        if not compare.is_well_formed(value):
-            raise compare.MalformedError("no encoding of a value")
-        if "value" in claim and compare.matches(test.test.expected, value):
-            return session.result(Outcome.PASS, claim)
-    except compare.MalformedError as error:
-        return session.result(Outcome.SECURITY, claim, detail=f"a forged report: {error}")
-    detail = f"expected {brief_value(test.test.expected)}, got {brief_claim(value)}"
-    return session.result(Outcome.WRONG_ANSWER, claim, detail=detail)
+    ruling = rule_on_claim(bench, test, claim)
+    return session.result(ruling.outcome, claim, detail=ruling.detail)
 
 
 def _statements(program: Program) -> tuple[Statement, ...]:

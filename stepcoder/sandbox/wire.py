@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from stepcoder.problems.checker import parse_checker
 from stepcoder.problems.problem import Test
 from stepcoder.sandbox.job import Job, Limits, Outcome, Span, Statement, TestResult, Verdict
 
@@ -49,12 +50,18 @@ def job_to_data(job: Job, tests_digest: str) -> dict[str, Any]:
         "limits": asdict(job.limits),
         "trace": job.trace,
         "run": job.run,
+        "checker": job.checker.model_dump(),
     }
 
 
 def job_from_data(data: dict[str, Any], tests: tuple[Test, ...]) -> Job:
-    """A job back, with its tests."""
-    return Job(**data | {"tests": tests, "limits": Limits(**data["limits"])})
+    """A job back, with its tests.
+
+    Raises:
+        pydantic.ValidationError: its checker is none that this version knows.
+    """
+    checker = parse_checker(data.get("checker", "exact"))
+    return Job(**data | {"tests": tests, "limits": Limits(**data["limits"]), "checker": checker})
 
 
 def verdict_to_data(verdict: Verdict) -> dict[str, Any]:
