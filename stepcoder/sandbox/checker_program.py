@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from stepcoder.problems.checker import CheckerProgram
+from stepcoder.sandbox import compare
 from stepcoder.sandbox.bench import Bench
 from stepcoder.sandbox.inside import frames
 from stepcoder.sandbox.inside.child import PROGRAM
@@ -52,10 +53,8 @@ def objection(bench: Bench, checker: CheckerProgram, arguments: list[Any]) -> st
         return f"the checker fails: {claim['exception']}{place}"
     if claim.get("value") is True:
         return None
-    if claim.get("value", True) is False:
+    if claim.get("value") is False:
         return "the checker rejects it"
-    return f"the checker answers neither True nor False: {_told(claim)}"
-
-
-def _told(claim: dict[str, Any]) -> str:
-    return brief_claim(claim["value"]) if "value" in claim else "a value too large or too deep"
+    readable = "value" in claim and compare.is_well_formed(claim["value"])
+    told = brief_claim(claim["value"]) if readable else "a value too large or too deep"
+    return f"the checker answers neither True nor False: {told}"

@@ -133,11 +133,21 @@ def _is_tagged(tag: str, payload: Any, stack: list[Any]) -> bool:
                 return False
             stack.append(payload)
             return True
-        case "$int" | "$float" | "$bytes" | "$opaque":
+        case "$opaque":
             return type(payload) is str
+        case "$int" | "$float" | "$bytes":
+            return type(payload) is str and _reads(tag, payload)
         case "$complex":
-            return type(payload) is list and len(payload) == 2 and all(type(part) is str for part in payload)
+            return type(payload) is list and len(payload) == 2 and all(_reads("$float", part) for part in payload)
     return False
+
+
+def _reads(tag: str, payload: Any) -> bool:
+    try:
+        {"$int": _integer, "$float": float_of, "$bytes": bytes.fromhex}[tag](payload)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def number_of(claim: Any) -> float | None:

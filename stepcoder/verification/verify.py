@@ -16,8 +16,8 @@ from stepcoder.problems.leakage import leaked_share, line_pool
 from stepcoder.problems.readers import content_hash
 from stepcoder.problems.splits import SPLITS, Split
 from stepcoder.sandbox import open_sandbox
-from stepcoder.verification import card as cards
 from stepcoder.verification import blind, dataset, judging, probing
+from stepcoder.verification import card as cards
 from stepcoder.verification.config import VerifyConfig
 from stepcoder.verification.corrections import Correction, read_corrections
 from stepcoder.verification.dataset import Rejected
