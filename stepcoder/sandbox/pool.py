@@ -151,7 +151,7 @@ class Pool:
 
 def _key(job: Job, prepared: PreparedTests) -> bytes:
     """The hash of everything that decides a verdict."""
-    settings = (repr(job.limits), str(job.trace), str(job.run), job.checker.model_dump_json())
+    settings = (repr(job.limits), str(job.trace), str(job.run), str(job.branches), job.checker.model_dump_json())
     parts = (job.program, job.preamble, job.entry_point, *settings)
     digest = hashlib.sha256(prepared.digest)
     for part in parts:

@@ -16,7 +16,7 @@ from stepcoder.sandbox.checks import run_check
 from stepcoder.sandbox.children import memory_file
 from stepcoder.sandbox.compiler import Compiler
 from stepcoder.sandbox.inside.child import PREAMBLE, PROGRAM
-from stepcoder.sandbox.job import Job, Outcome, Statement, TestResult, Verdict
+from stepcoder.sandbox.job import Branch, Job, Outcome, Statement, TestResult, Verdict
 from stepcoder.sandbox.prepared import PreparedTest, PreparedTests
 from stepcoder.sandbox.session import Program, Session, UnjudgeableError
 from stepcoder.sandbox.zygote import Zygote, ZygoteError
@@ -37,18 +37,19 @@ class Slot:
             ZygoteError: a process of the judge is gone; the job can be tried again.
         """
         zygote, compiler = self._processes()
-        compiled = compiler.compile(job.program, PROGRAM, job.limits, job.entry_point, job.trace)
+        compiled = compiler.compile(job.program, PROGRAM, job.limits, job.entry_point, job.trace, job.branches)
         if compiled.rejection is not None:
             results = [compiled.rejection, *[TestResult(Outcome.NOT_RUN)] * (len(job.tests) - 1)]
             return Verdict(job.id, Outcome.COMPILE_ERROR, tuple(results))
         preamble = compiler.compile_once(job.preamble, PREAMBLE, job.limits) if job.preamble else None
         if preamble is not None and preamble.rejection is not None:
             return unjudgeable(job, f"the preamble does not compile: {preamble.rejection.exception}")
-        probes = memory_file(size=len(compiled.spans))
+        probes = memory_file(size=compiled.probes)
         try:
             bench = Bench(zygote, compiler, job, Program(preamble, compiled, probes))
             results = _results(bench, prepared)
-            return Verdict(job.id, overall(results), tuple(results), _statements(bench.program))
+            statements, branches = _reached(bench.program)
+            return Verdict(job.id, overall(results), tuple(results), statements, branches=branches)
         except UnjudgeableError as fault:
             return unjudgeable(job, str(fault))
         finally:
@@ -181,7 +182,10 @@ def _judge_claim(bench: Bench, session: Session, test: PreparedTest, claim: dict
     return session.result(ruling.outcome, claim, detail=ruling.detail)
 
 
-def _statements(program: Program) -> tuple[Statement, ...]:
-    spans = program.compiled.spans
-    reached = os.pread(program.probes, len(spans), 0)
-    return tuple(Statement(span, bool(hit)) for span, hit in sorted(zip(spans, reached, strict=True)))
+def _reached(program: Program) -> tuple[tuple[Statement, ...], tuple[Branch, ...]]:
+    """Statements and arms of expressions with their state, each in the order of the source."""
+    compiled = program.compiled
+    hits = [bool(hit) for hit in os.pread(program.probes, compiled.probes, 0)]
+    statements = sorted(zip(compiled.spans, hits, strict=False))
+    arms = sorted(zip(compiled.arms, hits[len(compiled.spans) :], strict=True))
+    return tuple(Statement(*item) for item in statements), tuple(Branch(*item) for item in arms)

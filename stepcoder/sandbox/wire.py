@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from stepcoder.problems.checker import parse_checker
 from stepcoder.problems.problem import Test
-from stepcoder.sandbox.job import Job, Limits, Outcome, Span, Statement, TestResult, Verdict
+from stepcoder.sandbox.job import Branch, Job, Limits, Outcome, Span, Statement, TestResult, Verdict
 
 _TESTS = TypeAdapter(tuple[Test, ...])
 
@@ -51,6 +51,7 @@ def job_to_data(job: Job, tests_digest: str) -> dict[str, Any]:
         "trace": job.trace,
         "run": job.run,
         "checker": job.checker.model_dump(),
+        "branches": job.branches,
     }
 
 
@@ -72,6 +73,7 @@ def verdict_to_data(verdict: Verdict) -> dict[str, Any]:
         "tests": [asdict(test) for test in verdict.tests],
         "statements": [[*statement.span, statement.executed] for statement in verdict.statements],
         "lacking": verdict.lacking,
+        "branches": [[*branch.span, branch.executed] for branch in verdict.branches],
     }
 
 
@@ -83,4 +85,5 @@ def verdict_from_data(data: dict[str, Any]) -> Verdict:
         tuple(TestResult(**test | {"outcome": Outcome(test["outcome"])}) for test in data["tests"]),
         tuple(Statement(Span(*span), executed) for *span, executed in data["statements"]),
         tuple(data["lacking"]),
+        tuple(Branch(Span(*span), executed) for *span, executed in data.get("branches", ())),
     )
