@@ -211,3 +211,10 @@ def test_a_list_of_outputs_is_none_without_any_of(tmp_path: Any) -> None:
 def test_a_checker_has_to_fit_the_tests(checker: Any, test: Any, says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         problem(checker, test)
+
+
+@pytest.mark.parametrize("format", ["humaneval", "mbpp", "leetcode"])
+def test_a_checker_in_a_format_that_has_none_is_not_passed_over(tmp_path: Any, format: Any) -> None:
+    (tmp_path / "records.jsonl").write_text(json.dumps({"task_id": "1", "checker": "unordered"}))
+    with pytest.raises(DataError, match="checker: this format has no checkers"):
+        read_problems(tmp_path / "records.jsonl", format)

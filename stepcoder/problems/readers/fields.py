@@ -94,6 +94,12 @@ class Fields:
                 self.fail(FaultKind.SCHEMA, f"{key}.{setting}" if setting else key, fault["msg"])
             return EXACT
 
+    def no_checker(self, key: str) -> None:
+        """Notes a fault when a record of a format without checkers names one: it must not be passed over."""
+        if self.has(key):
+            message = "this format has no checkers: its tests are asserts; write the record in apps_plus form"
+            self.fail(FaultKind.SCHEMA, key, message)
+
     def _get(self, key: str, kind: type, called: str, required: bool) -> Any:
         value = self._record.get(key)
         if key not in self._record:
