@@ -60,7 +60,7 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
 
     Args:
         link: a stream socket to the judge.
-        probe_memory: a memfd with a byte for each statement.
+        probe_memory: a memfd with a byte for each probe.
         address_space: bytes of address space that the bare process uses.
     """
     kind, payload = frames.receive(link)
@@ -72,8 +72,8 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
     limit(resource.RLIMIT_FSIZE, job["output"] + 1)
     limit(resource.RLIMIT_CPU, job["cpu"])
     if job["probes"]:
-        memory = mmap.mmap(probe_memory, job["statements"])
-        probes.install(memory, job["statements"])
+        memory = mmap.mmap(probe_memory, job["probes"])
+        probes.install(memory, job["probes"])
     os.close(probe_memory)
     module = ModuleType(job["name"])
     sys.modules["__main__"] = sys.modules[job["name"]] = module
