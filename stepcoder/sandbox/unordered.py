@@ -15,7 +15,7 @@ from stepcoder.sandbox import compare
 
 MATCHED_ITEMS = 200
 """So many items are tried against one another; of more, those that the sorted order does not settle are unequal."""
-MATCHED_VALUES = 1_000_000
+MATCHED_VALUES = 3_000_000
 """Values, nested ones included, that all such trials together may look at."""
 
 
