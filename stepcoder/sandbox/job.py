@@ -59,7 +59,8 @@ class Job:
     trace: bool = True
     """Record which statements ran."""
     run: int = 0
-    """Tells repeated runs of one program apart: an equal job may be answered by an earlier verdict, another run not."""
+    """Tells repeated runs of one program apart: an equal job may be answered by an earlier verdict, another run not.
+    It also seeds `random`: the same run gives the same verdict, another run may not."""
     checker: Checker = EXACT
     """Which answers to call and standard-input tests are right."""
     branches: bool = False

@@ -96,7 +96,7 @@ class Session:
             "probes": compiled.probes,
             "calls_itself": compiled.calls_itself,
             "preamble": preamble is not None,
-            "random": "random" in self._job.program or "random" in self._job.preamble,
+            "seed": self._job.run if "random" in self._job.preamble + self._job.program else None,
             "memory": limits.memory_mib << 20,
             "output": limits.output_bytes,
             "cpu": int(limits.cpu_seconds * (len(self._job.tests) + 2)) + 1,

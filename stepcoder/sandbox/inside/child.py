@@ -31,7 +31,6 @@ PROGRAM = "<program>"
 PREAMBLE = "<preamble>"
 # Frames of this file under the program's own: a program may recurse as deep as it could in a script.
 FRAMES_BELOW = 8
-SEED = 0
 WARM_UP_ROUNDS = 40
 _WARM_UP = """
 import sys, collections, itertools, functools, heapq, math
@@ -77,8 +76,8 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
     os.close(probe_memory)
     module = ModuleType(job["name"])
     sys.modules["__main__"] = sys.modules[job["name"]] = module
-    if job["random"]:
-        random.seed(SEED)  # the same program has the same verdict each time
+    if job["seed"] is not None:  # the same job has the same verdict each time, another run of it another seed
+        random.seed(job["seed"])
     if job["preamble"]:
         preamble = marshal.loads(frames.receive(link)[1])
         try:
