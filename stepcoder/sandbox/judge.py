@@ -19,8 +19,8 @@ from stepcoder.platform.logs import Progress, get_logger, progress
 from stepcoder.platform.storage import fetch, is_remote, staged
 from stepcoder.problems import Format, Problem, read_entries
 from stepcoder.problems.files import raise_all, read_rows
+from stepcoder.sandbox.address import open_sandbox
 from stepcoder.sandbox.job import Job, Limits, Sandbox, Verdict, job_of
-from stepcoder.sandbox.pool import open_sandbox
 
 REFERENCE = "reference"
 IN_FLIGHT = 256
@@ -44,7 +44,8 @@ class JudgeConfig(StepConfig):
     slots: PositiveInt | None = None
     """Programs judged at the same time; default: one a core."""
     sandbox: str = "local"
-    """Where programs run."""
+    """Where programs run: `local`, `docker`, or the address of a service: `http://HOST:PORT`, `https://HOST`,
+    `http+unix:///PATH/TO/SOCKET`."""
     trace: bool = True
     """Record which statements ran."""
     cpu_seconds: PositiveFloat = 3.0
