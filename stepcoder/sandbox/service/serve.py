@@ -90,11 +90,15 @@ def listening(config: ServeConfig) -> Iterator[socket.socket]:
     """
     if config.uds is None:
         family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-        try:
-            listener = socket.create_server((config.host, config.port), family=family, backlog=BACKLOG)
-        except OSError as error:
-            raise StepCoderError(f"cannot listen on {config.host}:{config.port}: {error.strerror or error}") from error
-        with listener:
+        # With the protocol named: asyncio sends small answers at once (TCP_NODELAY) only where it is.
+        with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+            try:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind((config.host, config.port))
+                listener.listen(BACKLOG)
+            except OSError as error:
+                where = f"{config.host}:{config.port}"
+                raise StepCoderError(f"cannot listen on {where}: {error.strerror or error}") from error
             yield listener
         return
     path = Path(config.uds)
@@ -124,10 +128,15 @@ def _make_way(path: Path) -> None:
         raise StepCoderError(f"cannot listen on {path}: {error.strerror or error}") from error
     if not stat.S_ISSOCK(mode):
         raise DataError(f"{path}: exists and is no socket; give another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial, contextlib.suppress(ConnectionRefusedError):
-        trial.connect(str(path))
-        raise StepCoderError(f"cannot listen on {path}: another service does")
-    path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        try:
+            trial.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+        except OSError as error:
+            raise StepCoderError(f"cannot listen on {path}: {error.strerror or error}") from error
+        else:
+            raise StepCoderError(f"cannot listen on {path}: another service does")
 
 
 def _address_of(listener: socket.socket) -> str:
