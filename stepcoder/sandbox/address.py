@@ -18,8 +18,8 @@ def open_sandbox(address: str = "local", slots: int | None = None) -> Sandbox:
 
     Args:
         address: `local`, a pool of processes on this machine; `docker`, the same in a locked container on this
-            machine; `http://HOST:PORT`, `https://HOST` or `http+unix:///PATH/TO/SOCKET`, a service that was started with
-            `stepcoder sandbox serve`.
+            machine; `http://HOST:PORT`, `https://HOST` or `http+unix:///PATH/TO/SOCKET`, a service, as
+            `stepcoder sandbox serve` starts it.
         slots: programs judged at the same time; default: the cores this process may use. A service has its own.
 
     Raises:

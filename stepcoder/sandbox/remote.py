@@ -51,7 +51,7 @@ class _Task:
 
 @dataclass
 class _State:
-    """What the sandbox and its thread share. The thread holds this, not the sandbox: one that nobody holds is closed."""
+    """What the sandbox and its thread share. The thread does not hold the sandbox: one that nobody holds is closed."""
 
     link: Link
     ready_seconds: float

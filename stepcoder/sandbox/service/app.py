@@ -161,5 +161,3 @@ def _document(app: FastAPI, guarded: bool) -> dict[str, Any]:
                         operation["security"] = [{"token": []}]
         app.openapi_schema = document
     return app.openapi_schema
-
-

@@ -91,10 +91,13 @@ class Intake:
         futures: list[Future[Verdict]] = []
         try:
             for job in jobs:
-                futures.append(self._sandbox.submit(job))
+                # What was submitted counts, also when the next one fails.
+                futures.append(self._sandbox.submit(job))  # noqa: PERF401
         except (ValueError, RecursionError) as error:
             place = f"jobs.{len(futures)}.tests"
-            raise RefusalError(422, "the request is not valid", places=[(place, f"cannot be judged: {error}")]) from error
+            raise RefusalError(
+                422, "the request is not valid", places=[(place, f"cannot be judged: {error}")]
+            ) from error
         finally:
             with self._lock:
                 self._open -= len(jobs) - len(futures)

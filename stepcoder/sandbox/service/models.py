@@ -66,7 +66,7 @@ class JudgeRequest(Message):
     jobs: list[JobMessage] = Field(max_length=MAX_JOBS)
     """Up to 256 jobs. None is allowed: it tries the token."""
     tests: dict[Digest, tuple[Test, ...]] = {}
-    """Test lists by digest: the SHA-256 of the list as ASCII JSON without whitespace, keys in the order that is sent."""
+    """Test lists by digest: the SHA-256 of the list as ASCII JSON without whitespace, keys in the order sent."""
 
 
 class TestReport(Message):

@@ -119,7 +119,9 @@ def listening(config: ServeConfig) -> Iterator[socket.socket]:
 def _make_way(path: Path) -> None:
     """Removes a socket that a dead service left."""
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
-        raise DataError(f"{path}: is longer than the {SOCKET_PATH_BYTES} bytes of a socket's path; choose a shorter one")
+        raise DataError(
+            f"{path}: is longer than the {SOCKET_PATH_BYTES} bytes of a socket's path; choose a shorter one"
+        )
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
