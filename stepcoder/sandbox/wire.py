@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -46,7 +45,7 @@ def job_to_data(job: Job, tests_digest: str) -> dict[str, Any]:
         "tests": tests_digest,
         "entry_point": job.entry_point,
         "preamble": job.preamble,
-        "limits": asdict(job.limits),
+        "limits": vars(job.limits),  # `asdict` would copy, at ten times the price
         "trace": job.trace,
         "run": job.run,
     }
@@ -62,7 +61,7 @@ def verdict_to_data(verdict: Verdict) -> dict[str, Any]:
     return {
         "id": verdict.id,
         "outcome": verdict.outcome,
-        "tests": [asdict(test) for test in verdict.tests],
+        "tests": [vars(test) for test in verdict.tests],
         "statements": [[*statement.span, statement.executed] for statement in verdict.statements],
         "lacking": verdict.lacking,
     }
