@@ -32,6 +32,7 @@ class Intake:
         self.shelf = Shelf(config.tests_mib * MIB)
         self.metrics = Metrics(lambda: self._open, slots, lambda: self.shelf.bytes)
         self._sandbox = sandbox
+        self._batches: set[_Batch] = set()
         self._lock = threading.Lock()
         self._open = 0
         self._requests = 0
@@ -105,8 +106,21 @@ class Intake:
                 if future.done():
                     self.metrics.hit()
                 future.add_done_callback(lambda future: self._judged(future, started, batch))
-        await batch.wait()
+        self._batches.add(batch)
+        try:
+            await batch.wait()
+        finally:
+            self._batches.discard(batch)
+        if batch.given_up:
+            # No verdict, rather than that of a judge which was stopped: the client asks another service.
+            raise unavailable("the service was stopped")
         return [future.result() for future in futures]
+
+    def give_up(self) -> None:
+        """Takes nothing more, and answers at once what was taken: without verdicts (503)."""
+        self.draining = True
+        for batch in list(self._batches):
+            batch.give_up()
 
     def _judged(self, future: Future[Verdict], started: float, batch: _Batch) -> None:
         self.metrics.judged(future.result().outcome, time.monotonic() - started)
@@ -123,6 +137,7 @@ class _Batch:
 
     def __init__(self, size: int) -> None:
         self._left = size
+        self.given_up = False
         self._lock = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self._ready = asyncio.Event()
@@ -135,8 +150,16 @@ class _Batch:
             self._left -= 1
             last = self._left == 0
         if last:
-            with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits
-                self._loop.call_soon_threadsafe(self._ready.set)
+            self._wake()
+
+    def give_up(self) -> None:
+        """Does not wait for the rest."""
+        self.given_up = True
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is gone: nobody waits
+            self._loop.call_soon_threadsafe(self._ready.set)
 
     async def wait(self) -> None:
         """Waits for all of them."""

@@ -68,9 +68,11 @@ class Server(uvicorn.Server):
         self._intake = intake
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal drains, the second stops."""
+        """The first signal drains, the second gives up what is in work, the third waits for no connection either."""
         if self._intake.draining:
-            self.should_exit = self.force_exit = True
+            self.force_exit = self.should_exit
+            self.should_exit = True
+            self._intake.give_up()
         self._intake.draining = True
 
     async def on_tick(self, counter: int) -> bool:
