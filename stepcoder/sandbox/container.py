@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 import docker
 from docker.errors import DockerException, ImageNotFound, NotFound
@@ -188,7 +189,7 @@ def _await_socket(container: Any, path: Path) -> None:
 def _connect(container: Any, path: Path) -> RemoteSandbox:
     try:
         # No token: only we can enter the socket's folder, and programs could find a token in there.
-        return RemoteSandbox(f"http+unix://{path}", token="", ready_seconds=START_SECONDS)
+        return RemoteSandbox(f"http+unix://{quote(str(path))}", token="", ready_seconds=START_SECONDS)
     except StepCoderError as error:
         raise StepCoderError(f"{error}\nThe log of its container:\n{log_of(container)}") from error
 

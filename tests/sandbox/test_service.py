@@ -23,10 +23,12 @@ from services import TOKEN, Service, serving
 from stepcoder.cli import main
 from stepcoder.problems import CallTest, Test
 from stepcoder.sandbox import Job, Limits, Outcome, Sandbox, Verdict, open_sandbox, wire
+from stepcoder.sandbox.service import body
 from stepcoder.sandbox.service.app import build_app
 from stepcoder.sandbox.service.config import ServeConfig
 from stepcoder.sandbox.service.intake import Intake
 from stepcoder.sandbox.service.models import JudgeAnswer
+from stepcoder.sandbox.service.refusal import RefusalError
 from stepcoder.sandbox.service.selftest import SelfTest
 from stepcoder.sandbox.service.shelf import Shelf
 
@@ -44,8 +46,8 @@ def job(program: str = RIGHT, name: str = "x", **more: Any) -> dict[str, Any]:
 
 
 def post(service: Service, jobs: list[Any], tests: Any = None, **more: Any) -> httpx.Response:
-    body = json.dumps({"jobs": jobs, "tests": tests if tests is not None else {DIGEST: json.loads(TEXT)}})
-    return httpx.post(f"{service.address}/v1/judge", content=body, headers=JSON | more.pop("headers", {}), timeout=60)
+    text = json.dumps({"jobs": jobs, "tests": tests if tests is not None else {DIGEST: json.loads(TEXT)}})
+    return httpx.post(f"{service.address}/v1/judge", content=text, headers=JSON | more.pop("headers", {}), timeout=60)
 
 
 def raw(service: Service, body: bytes) -> httpx.Response:
@@ -180,6 +182,28 @@ def test_a_body_that_is_too_large_is_refused_however_it_comes(service: Service) 
     response = httpx.post(f"{service.address}/v1/judge", content=chunks, headers=JSON)
     assert response.status_code == 413
     assert "2 MiB" in response.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"jobs": [' + b"0," * 900_000 + b"0]}", 422),
+        (b'{"jobs": [], "tests": {"%s": [' % (b"0" * 64) + b"0," * 900_000 + b"0]}}", 422),
+        (b"{" + b",".join(b'"%d":0' % n for n in range(150_000)) + b"}", 422),
+        (b'{"jobs": [], "tests": {' + b",".join(b'"%064d":[]' % n for n in range(257)) + b"}}", 422),
+    ],
+    ids=["jobs", "tests", "keys", "lists"],
+)
+def test_a_flood_of_faults_is_answered_in_brief(service: Service, body: bytes, status: int) -> None:
+    response = raw(service, body)
+    assert response.status_code == status
+    assert 1 <= len(response.json()["places"]) <= 20
+    assert len(response.content) < 4000
+
+
+def test_a_body_of_too_many_values_is_refused_unread() -> None:
+    with pytest.raises(RefusalError, match="2000000 values"):
+        body.parse(b'{"jobs": [' + b"0," * 2_000_001 + b"0]}", ServeConfig())
 
 
 def test_only_json_is_taken(service: Service) -> None:

@@ -18,6 +18,10 @@ from stepcoder.sandbox.service.refusal import RefusalError
 from stepcoder.sandbox.wire import digest_of
 
 PLACES_TOLD = 20
+VALUES_TAKEN = 2_000_000
+"""Values of a body, by its commas: a few bytes of JSON can become a hundred times as many in memory."""
+FAULTS_READ = 10_000
+"""Beyond so many faults none is told: reading them takes longer than the request did."""
 
 
 def size_of(request: Request, config: ServeConfig) -> int:
@@ -61,8 +65,10 @@ def parse(body: bytes, config: ServeConfig) -> tuple[JudgeRequest, dict[str, int
     """The request, and the size of each of its test lists in bytes.
 
     Raises:
-        RefusalError: names every place at fault (422).
+        RefusalError: names every place at fault (422), or there are too many values (413).
     """
+    if body.count(b",") > VALUES_TAKEN:
+        raise RefusalError(413, f"the body holds more than {VALUES_TAKEN} values")
     try:
         # The standard parser, since pydantic's refuses lone surrogates, which sampled programs hold.
         data = json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=_finite)
@@ -126,6 +132,9 @@ def _excesses(place: str, job: JobMessage, config: ServeConfig) -> Iterator[tupl
 
 
 def _places(error: ValidationError) -> Iterator[tuple[str, str]]:
+    if error.error_count() > FAULTS_READ:
+        yield "body", f"{error.error_count()} faults"
+        return
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     for fault in faults[:PLACES_TOLD]:
         yield ".".join(map(str, fault["loc"])) or "body", fault["msg"]

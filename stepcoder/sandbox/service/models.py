@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictFloat, StrictInt
 
 from stepcoder.problems.problem import Test
 from stepcoder.sandbox.job import Limits, Outcome
@@ -17,6 +17,8 @@ MAX_JOBS = 256
 """Jobs of one request."""
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+# The first fault is enough: a body can hold millions, and each would be told.
+TestList = Annotated[tuple[Test, ...], FailFast()]
 
 
 class Message(BaseModel):
@@ -65,7 +67,7 @@ class JudgeRequest(Message):
 
     jobs: list[JobMessage] = Field(max_length=MAX_JOBS)
     """Up to 256 jobs. None is allowed: it tries the token."""
-    tests: dict[Digest, tuple[Test, ...]] = {}
+    tests: dict[Digest, TestList] = Field(default={}, max_length=MAX_JOBS)
     """Test lists by digest: the SHA-256 of the list as ASCII JSON without whitespace, keys in the order sent."""
 
 

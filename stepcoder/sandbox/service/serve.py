@@ -9,6 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+from urllib.parse import quote
 
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform.logs import get_logger
@@ -146,7 +147,7 @@ def _make_way(path: Path) -> None:
 def _address_of(listener: socket.socket) -> str:
     name = listener.getsockname()
     if isinstance(name, str):
-        return f"http+unix://{Path(name).absolute()}"
+        return f"http+unix://{quote(str(Path(name).absolute()))}"
     host = f"[{name[0]}]" if ":" in name[0] else name[0]
     return f"http://{host}:{name[1]}"
 
