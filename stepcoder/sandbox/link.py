@@ -34,7 +34,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
 DIGESTS_KEPT = 1024
 LOOK_SECONDS = 0.2
 TEST_SENDINGS = 4
-AGAIN = frozenset({429, 502, 503, 504})
+AGAIN = frozenset({408, 429, 502, 503, 504})
 """Statuses after which the same request may succeed later."""
 # A machine that vanishes without a word is noticed within a minute; a long judgement is not cut short.
 KEEP_ALIVE = [

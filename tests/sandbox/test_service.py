@@ -304,6 +304,35 @@ def test_sigterm_finishes_what_was_taken_and_refuses_what_comes() -> None:
         assert service.process.wait(timeout=20) == 0
 
 
+def test_a_client_that_stops_sending_does_not_keep_the_service_from_ending() -> None:
+    with serving("--slots", "1") as service, socket.create_connection(("127.0.0.1", service.port)) as half:
+        wait_until_ready(service)
+        half.sendall(
+            b"POST /v1/judge HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+        )
+        time.sleep(0.3)
+        started = time.monotonic()
+        assert service.end() == 0
+        assert time.monotonic() - started < 30
+
+
+def test_clients_that_hang_up_leave_nothing_open(service: Service) -> None:
+    text = json.dumps(
+        {"jobs": [job(SLOW.format(seconds=0.5), limits=SLOW_LIMITS)], "tests": {DIGEST: json.loads(TEXT)}}
+    )
+    head = (
+        f"POST /v1/judge HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+    )
+    for sent in (head + text, head + text[:50], head):
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", service.port)) as client:
+                client.sendall(sent.encode())
+    time.sleep(1.5)
+    assert "stepcoder_sandbox_in_flight 0.0" in httpx.get(f"{service.address}/metrics").text
+    assert post(service, [job()]).status_code == 200
+    assert not [line for line in service.lines if "Traceback" in line]
+
+
 def test_a_second_signal_ends_it_at_once_and_nobody_gets_a_verdict_of_a_stopped_judge() -> None:
     with serving("--slots", "1") as service:
         wait_until_ready(service)
@@ -421,7 +450,7 @@ def test_the_document_tells_every_status_and_the_token(one_slot: Sandbox, monkey
     monkeypatch.setenv(TOKEN, "abc")
     document = _app(one_slot).openapi()
     judge = document["paths"]["/v1/judge"]["post"]
-    assert sorted(judge["responses"]) == ["200", "401", "409", "413", "415", "422", "429", "503"]
+    assert sorted(judge["responses"]) == ["200", "401", "408", "409", "413", "415", "422", "429", "503"]
     assert judge["security"] == [{"token": []}]
     assert "security" not in document["paths"]["/readyz"]["get"]
     text = json.dumps(document)

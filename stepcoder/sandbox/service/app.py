@@ -30,6 +30,7 @@ _UNAUTHORIZED: dict[int | str, dict[str, Any]] = {
 }
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     **_UNAUTHORIZED,
+    408: {"model": Fault, "description": "The body did not come in time"},
     409: {"model": Missing, "description": "Jobs name test lists that the server does not have: send them"},
     413: {"model": Fault, "description": "The body is too large"},
     415: {"model": Fault, "description": "The content type is not application/json"},
@@ -98,9 +99,10 @@ def build_app(intake: Intake) -> FastAPI:
         },
     )
     async def judge(request: Request) -> Response:
-        with intake.request():
-            with intake.reading(body.size_of(request, intake.config)):
-                message, sizes = body.parse(await body.read(request, intake.config), intake.config)
+        intake.admit()
+        with intake.reading(body.size_of(request, intake.config)):
+            message, sizes = body.parse(await body.read(request, intake.config), intake.config)
+        with intake.taking():
             # Lists of this request first: the shelf may be too small to keep them all.
             lists = {digest: intake.shelf.put(digest, message.tests[digest], size) for digest, size in sizes.items()}
             missing: dict[str, None] = {}

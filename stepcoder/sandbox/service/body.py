@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from stepcoder.sandbox.service.refusal import RefusalError
 from stepcoder.sandbox.wire import digest_of
 
 PLACES_TOLD = 20
+READ_SECONDS = 60.0
+"""What a body may take to come: a client that vanished must not keep its place."""
 VALUES_TAKEN = 2_000_000
 """Values of a body, by its commas: a few bytes of JSON can become a hundred times as many in memory."""
 FAULTS_READ = 10_000
@@ -42,7 +45,7 @@ async def read(request: Request, config: ServeConfig) -> bytes:
     """The whole body.
 
     Raises:
-        RefusalError: it is no JSON by its type (415), or too large (413).
+        RefusalError: it is no JSON by its type (415), too large (413), or does not come in time (408).
     """
     # A web page may send a form or plain text to a service on this machine, but not JSON.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -51,11 +54,14 @@ async def read(request: Request, config: ServeConfig) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > largest:
-                raise _too_large(config)
-            chunks.append(chunk)
+        async with asyncio.timeout(READ_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > largest:
+                    raise _too_large(config)
+                chunks.append(chunk)
+    except TimeoutError as error:
+        raise RefusalError(408, f"the body did not come within {READ_SECONDS:.0f} s") from error
     except ClientDisconnect as error:
         raise RefusalError(400, "the client hung up") from error
     return b"".join(chunks)

@@ -43,9 +43,8 @@ class Intake:
         """Whether every request that was taken has its answer."""
         return self._requests == 0
 
-    @contextlib.contextmanager
-    def request(self) -> Iterator[None]:
-        """Surrounds one request from its first byte to its answer.
+    def admit(self) -> None:
+        """Before a request is read: whether it may be taken at all.
 
         Raises:
             RefusalError: programs cannot be judged now (503), or too many wait (429).
@@ -56,6 +55,16 @@ class Intake:
             raise unavailable(f"the service is not ready: {self.self_test.detail}")
         if self._open >= self.config.queue:
             raise self._full()
+
+    @contextlib.contextmanager
+    def taking(self) -> Iterator[None]:
+        """Surrounds the work on a request that was read; a stop waits for its end.
+
+        Raises:
+            RefusalError: the service began to stop while the request was read (503).
+        """
+        if self.draining:
+            raise unavailable("the service is stopping")
         self._requests += 1
         try:
             yield

@@ -26,6 +26,7 @@ with needing("service"):
 
 SOCKET_PATH_BYTES = 107
 BACKLOG = 1024
+HANGING_SECONDS = 10
 
 log = get_logger("sandbox-serve")
 
@@ -56,6 +57,8 @@ def serve(config: ServeConfig) -> None:
             log_config=None,
             server_header=False,
             timeout_keep_alive=75,
+            # All that was taken is answered by then: this is for those who do not send or read to the end.
+            timeout_graceful_shutdown=HANGING_SECONDS,
         )
         Server(settings, intake).run(sockets=[listener])
     log.info("stopped", finished=intake.idle)
