@@ -178,6 +178,10 @@ def soak(options: argparse.Namespace) -> dict[str, Any]:
             "first": round(samples[0][1], 1),
             "start_of_steady_load": round(statistics.median(steady[:tenth]), 1),
             "end": round(statistics.median(steady[-tenth:]), 1),
+            "by_tenths": [
+                round(statistics.median(m for w, m in samples if part <= 10 * w / options.soak < part + 1), 1)
+                for part in range(10)
+            ],
             "highest": round(max(memory for _, memory in samples), 1),
         },
         "settings": {"slots": slots, "in_flight": IN_FLIGHT, "transport": "unix" if options.uds else "tcp"},
