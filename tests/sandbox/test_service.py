@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -376,6 +378,25 @@ def test_an_address_in_use_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         main(["sandbox", "serve", "--port", str(taken.getsockname()[1]), "--slots", "1"])
     assert ended.value.code == 1
     assert "cannot listen on 127.0.0.1" in capsys.readouterr().err
+
+
+class Faulty:
+    """A judge with a fault of its own. No program should bring the pool to this."""
+
+    def submit(self, job: Job) -> Future[Verdict]:
+        future: Future[Verdict] = Future()
+        future.set_exception(OSError("out of descriptors"))
+        return future
+
+
+def test_a_fault_of_the_judge_ends_the_request_and_keeps_no_place_in_the_queue() -> None:
+    async def ask() -> None:
+        intake = Intake(Faulty(), ServeConfig(), 1)  # type: ignore[arg-type]
+        with pytest.raises(OSError, match="descriptors"):
+            await asyncio.wait_for(intake.judge([Job("x", RIGHT, ADD, "f")]), timeout=5)
+        assert b"stepcoder_sandbox_in_flight 0.0" in intake.metrics.text()
+
+    asyncio.run(ask())
 
 
 class Gullible:

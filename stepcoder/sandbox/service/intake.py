@@ -132,7 +132,8 @@ class Intake:
             batch.give_up()
 
     def _judged(self, future: Future[Verdict], started: float, batch: _Batch) -> None:
-        self.metrics.judged(future.result().outcome, time.monotonic() - started)
+        if future.exception() is None:  # a pool that raises has a fault: the request is told (500), and waits for none
+            self.metrics.judged(future.result().outcome, time.monotonic() - started)
         with self._lock:
             self._open -= 1
         batch.one_done()
