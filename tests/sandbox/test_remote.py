@@ -265,7 +265,7 @@ def test_what_is_no_sandbox_service_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("nowhere", "'nowhere' is not known: use `local`, `docker`"),
+        ("nowhere", "'nowhere' is not known: use `local`, `unsafe`, `docker`"),
         ("", "is not known"),
         ("ftp://host", "is not known"),
         ("http://", "has no host"),

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 from stepcoder.sandbox.job import Job, Sandbox, Verdict
+from stepcoder.sandbox.pool import Counts
 from stepcoder.sandbox.service.config import MIB, ServeConfig
 from stepcoder.sandbox.service.metrics import Metrics
 from stepcoder.sandbox.service.refusal import RefusalError, busy, unavailable
@@ -23,14 +24,16 @@ BODIES_HELD = 4
 class Intake:
     """The queue's bounds, and the way from jobs to verdicts. For one event loop; verdicts come from other threads."""
 
-    def __init__(self, sandbox: Sandbox, config: ServeConfig, slots: int) -> None:
+    def __init__(
+        self, sandbox: Sandbox, config: ServeConfig, slots: int, counts: Callable[[], Counts] = Counts
+    ) -> None:
         self.config = config
         self.slots = slots
         self.draining = False
         """Nothing more is taken; what was taken is finished."""
         self.self_test = SelfTest(sandbox)
         self.shelf = Shelf(config.tests_mib * MIB)
-        self.metrics = Metrics(lambda: self._open, slots, lambda: self.shelf.bytes)
+        self.metrics = Metrics(lambda: self._open, slots, lambda: self.shelf.bytes, counts)
         self._sandbox = sandbox
         self._batches: set[_Batch] = set()
         self._lock = threading.Lock()

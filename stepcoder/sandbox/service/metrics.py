@@ -7,6 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from stepcoder.sandbox.job import Outcome
+from stepcoder.sandbox.pool import Counts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -15,7 +16,9 @@ SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 3
 class Metrics:
     """The figures of one service."""
 
-    def __init__(self, open_jobs: Callable[[], int], slots: int, tests_bytes: Callable[[], int]) -> None:
+    def __init__(
+        self, open_jobs: Callable[[], int], slots: int, tests_bytes: Callable[[], int], counts: Callable[[], Counts]
+    ) -> None:
         self._registry = CollectorRegistry()
         programs = Counter(
             "stepcoder_sandbox_programs", "Programs judged, by outcome", ["outcome"], registry=self._registry
@@ -39,6 +42,9 @@ class Metrics:
             ("queue_depth", "Jobs that wait for a slot", lambda: max(open_jobs() - slots, 0)),
             ("slots", "Programs judged at the same time", lambda: slots),
             ("tests_bytes", "Size of the test lists that are kept", tests_bytes),
+            ("restarts", "Supervisors that had to be replaced", lambda: counts().restarts),
+            ("twice", "Programs that ran a second time", lambda: counts().twice),
+            ("disagreements", "Programs whose second run had another outcome", lambda: counts().disagreements),
         ):
             Gauge(f"stepcoder_sandbox_{name}", help, registry=self._registry).set_function(value)
 

@@ -42,8 +42,8 @@ def serve(config: ServeConfig) -> None:
         StepCoderError: the address is in use, or the pool does not start.
     """
     slots = config.slots or cores()
-    with listening(config) as listener, Pool(slots, config.unsafe, config.twice) as sandbox:
-        intake = Intake(sandbox, config, slots)
+    with listening(config) as listener, Pool(slots, config.unsafe, config.twice) as pool:
+        intake = Intake(pool, config, slots, lambda: pool.counts)
         app = build_app(intake)
         address = _address_of(listener)
         if not token_from_environment() and not config.uds and not _is_loopback(listener):
