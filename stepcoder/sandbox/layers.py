@@ -15,7 +15,6 @@ import errno
 import os
 import sysconfig
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from stepcoder.errors import StepCoderError
 from stepcoder.sandbox.filters import child_filter, zygote_filter
 from stepcoder.sandbox.inside import landlock
 
-LIBRARIES = ("numpy", "sortedcontainers")
+LIBRARIES = ("numpy", "scipy", "sortedcontainers")
 """What programs may import besides the standard library."""
 SYSTEM_FILES = ("/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom", "/dev/zero")
 WRITABLE = ("/dev/null",)
@@ -68,8 +67,13 @@ def detect() -> Layers:
     return Layers(landlock.version(), filters=ctypes.get_errno() == errno.EFAULT)
 
 
-def settings(layers: Layers, unsafe: bool) -> dict[str, Any]:
+def settings(layers: Layers, folders: list[str], unsafe: bool) -> dict[str, Any]:
     """What a zygote needs to know to seal itself.
+
+    Args:
+        layers: what `detect` found.
+        folders: where `LIBRARIES` are.
+        unsafe: do without filters where there are none.
 
     Raises:
         StepCoderError: without filters a program could do what it likes, and nobody said that it may.
@@ -83,28 +87,19 @@ def settings(layers: Layers, unsafe: bool) -> dict[str, Any]:
     return {
         "landlock": layers.landlock,
         "scoped": scoped,
-        "readable": readable() if layers.landlock else [],
+        "readable": readable(folders) if layers.landlock else [],
         "writable": WRITABLE,
         "zygote_filter": zygote_filter(opens=layers.landlock > 0).hex() if layers.filters else "",
         "child_filter": child_filter(signals=scoped).hex() if layers.filters else "",
-        "libraries": library_folders(),
+        "libraries": LIBRARIES,
+        "folders": folders,
         "modules": list(READY_WITHOUT_FILES) if not layers.landlock else [],
     }
 
 
-def library_folders() -> list[str]:
-    """Where `LIBRARIES` are imported from."""
-    return list(dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib")))
-
-
-def readable() -> list[str]:
+def readable(folders: list[str]) -> list[str]:
     """Files and folders that a program may read: the standard library, the libraries it may import, the system's."""
     found = list(SYSTEM_FILES)
     for folder in {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), str(Path(os.__file__).parent)}:
         found += [str(entry) for entry in Path(folder).iterdir() if entry.name not in NOT_STANDARD]
-    for name in LIBRARIES:
-        spec = find_spec(name)
-        if spec is not None and spec.origin is not None:
-            package = Path(spec.origin).parent
-            found += [str(package), str(package.with_name(f"{name}.libs"))]
-    return found
+    return found + [f"{folder}/{name}{libs}" for folder in folders for name in LIBRARIES for libs in ("", ".libs")]

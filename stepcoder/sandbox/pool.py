@@ -36,7 +36,9 @@ TEST_LISTS_KEPT, TEST_BYTES_KEPT = 1024, 256 << 20
 log = get_logger("sandbox")
 
 
-def open_sandbox(address: str = "local", slots: int | None = None, *, unsafe: bool = False, twice: float = 0) -> Sandbox:
+def open_sandbox(
+    address: str = "local", slots: int | None = None, *, unsafe: bool = False, twice: float = 0
+) -> Sandbox:
     """Opens a sandbox; close it, or use it in a `with`.
 
     Args:
@@ -211,6 +213,9 @@ def _work(state: _State, number: int) -> None:
         else:
             for task, verdict in zip(batch, verdicts, strict=True):
                 _done(state, task, verdict)
+    supervisor = state.supervisors.pop(number, None)
+    if supervisor is not None:
+        supervisor.close()
 
 
 def _next(state: _State) -> list[_Task]:

@@ -20,10 +20,9 @@ from stepcoder.sandbox.job import Job, Outcome, Statement, TestResult, Verdict
 from stepcoder.sandbox.prepared import PreparedTest, PreparedTests
 from stepcoder.sandbox.session import Program, Session, UnjudgeableError
 from stepcoder.sandbox.words import brief_claim, brief_value, output_difference
-from stepcoder.sandbox.zygote import Zygote, ZygoteError
+from stepcoder.sandbox.zygote import Zygote
 
-
-NUMPY = "numpy"
+NUMPY, SCIPY = "numpy", "scipy"
 
 
 class Slot:
@@ -54,7 +53,8 @@ class Slot:
         if preamble is not None and preamble.rejection is not None:
             return unjudgeable(job, f"the preamble does not compile: {preamble.rejection.exception}")
         # numpy takes longer to import than most programs to run, and makes every fork dearer: a zygote of its own.
-        zygote = self._zygote(NUMPY if NUMPY in job.program or NUMPY in job.preamble else "")
+        text = job.preamble + job.program
+        zygote = self._zygote(NUMPY if NUMPY in text or SCIPY in text else "")
         probes = memory_file(size=len(compiled.spans))
         try:
             bench = Bench(zygote, compiler, job, Program(preamble, compiled, probes))

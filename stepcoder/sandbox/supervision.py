@@ -27,12 +27,19 @@ TEST_LISTS, TEST_BYTES = 1024, 256 << 20
 """Test lists that a supervisor keeps; who sends jobs counts along."""
 DIGEST = 64
 ATTEMPTS = 3
+YOUNG_OBJECTS = 200_000
 PR_SET_DUMPABLE = 4
 NO_RANDOM_ADDRESSES = 0x0040000
 
 
-def main(link: int, unsafe: bool) -> None:
-    """Serves until the other side hangs up."""
+def main(link: int, folders: list[str], unsafe: bool) -> None:
+    """Serves until the other side hangs up.
+
+    Args:
+        link: descriptor of a stream socket to the client.
+        folders: where the libraries are that programs may import.
+        unsafe: do without layers of isolation that the kernel lacks.
+    """
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     # So that `id` and what depends on it are the same each time; where it is refused, they are not.
@@ -40,13 +47,14 @@ def main(link: int, unsafe: bool) -> None:
     threading.Thread(target=_end_with_the_other_side, args=(link,), daemon=True).start()
     found = layers.detect()
     try:
-        slot = Slot(layers.settings(found, unsafe))
+        slot = Slot(layers.settings(found, folders, unsafe))
         slot.start()
     except (StepCoderError, ZygoteError) as error:
         frames.send(link, REFUSED, str(error).encode())
         return
     frames.send(link, READY, json.dumps(found.lacking).encode())
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)  # jobs and verdicts have no cycles
     tests: Recent[str, PreparedTests] = Recent(TEST_LISTS, TEST_BYTES)
     verdicts: list[Verdict] = []
     while True:
@@ -85,4 +93,3 @@ def _end_with_the_other_side(link: int) -> None:
     poll.register(link, select.POLLRDHUP)
     poll.poll()
     os._exit(0)
-

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +18,17 @@ from stepcoder.errors import StepCoderError
 from stepcoder.sandbox import supervision, wire
 from stepcoder.sandbox.inside import frames
 from stepcoder.sandbox.job import Job, Verdict
-from stepcoder.sandbox.layers import library_folders
 from stepcoder.sandbox.recent import Recent
 
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0", "TZ": "UTC"}
 INHERITED = ("LD_LIBRARY_PATH", "PATH")
 """What an odd installation of Python or of libseccomp may need to be found."""
-# The paths of this process's imports, so that the same code runs there without `site` and its hooks.
+# Without `site`, whose hooks may run anything; so the folders of packages are told.
 START = """import sys
-sys.path += sys.argv[3:]
+_, link, mode, root, *folders = sys.argv
+sys.path += [root, *folders]
 from stepcoder.sandbox.supervision import main
-main(int(sys.argv[1]), unsafe=sys.argv[2] == "unsafe")
+main(int(link), folders, unsafe=mode == "unsafe")
 """
 
 
@@ -57,7 +58,8 @@ class Supervisor:
         self._link = ours
         self._known: Recent[str, bool] = Recent(supervision.TEST_LISTS, supervision.TEST_BYTES)
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        paths = [str(Path(stepcoder.__file__).parent.parent), *library_folders()]
+        folders = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
+        paths = [str(Path(stepcoder.__file__).parent.parent), *folders]
         mode = "unsafe" if unsafe else "safe"
         try:
             self._process = subprocess.Popen(

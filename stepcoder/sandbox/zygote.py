@@ -20,6 +20,7 @@ REPLY_SECONDS = 15.0
 END_SECONDS = 2.0
 
 ENVIRONMENT = {
+    "LD_BIND_NOW": "1",  # else each child looks up the same symbols
     "LC_ALL": "C.UTF-8",
     "MKL_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",

@@ -249,18 +249,18 @@ def test_a_thing_that_the_check_does_not_know_is_not_even_true(judge: Judge, val
 
 def test_the_checks_answers_are_nowhere_near_the_program(judge: Judge) -> None:
     answer = "answer-" + secrets.token_hex(8)
+    # A pipe tells which pages can be read: writing from one that cannot fails. 64 MiB either way hold the whole heap.
     program = """
-        import gc, os, re
+        import ctypes, os, re
         def f(x):
-            found = []
-            with open("/proc/self/maps") as maps, open("/proc/self/mem", "rb", 0) as memory:
-                for line in maps:
-                    start, end = (int(part, 16) for part in line.split()[0].split("-"))
-                    if "rw" in line.split()[1] and end - start < 1 << 26:
-                        try:
-                            memory.seek(start)
-                            found += re.findall(rb"answer-[0-9a-f]{16}", memory.read(end - start))
-                        except (OSError, ValueError): pass
+            write, found = ctypes.CDLL(None).write, []
+            out, into = os.pipe()
+            here, pages = id(found) >> 12, 0
+            for page in range(here - (1 << 14), here + (1 << 14)):
+                if write(into, ctypes.c_void_p(page << 12), 4096) == 4096:
+                    found += re.findall(rb"answer-[0-9a-f]{16}", os.read(out, 4096))
+                    pages += 1
+            assert pages > 100, pages
             return [item.decode() for item in found]
     """
     code = f"found = candidate(1)\nassert found == [], found\nassert candidate(2) == {answer!r}"

@@ -32,6 +32,27 @@ PREAMBLE = "<preamble>"
 # Frames of this file under the program's own: a program may recurse as deep as it could in a script.
 FRAMES_BELOW = 8
 SEED = 0
+WARM_UP_ROUNDS = 40
+_WARM_UP = """
+import sys, collections, itertools, functools, heapq, math
+from collections import Counter, defaultdict, deque
+class Solution:
+    def solve(self, items):
+        return sorted(items, key=lambda item: -item)
+def f(numbers, text, number, mapping, pair):
+    counts, total = {}, 0
+    for index, word in enumerate(text.split()):
+        counts[word] = counts.get(word, 0) + 1
+        total += index * 2 - 1
+    words = [word.strip() + str(len(word)) for word in sorted(counts) if word not in mapping]
+    while total < 3 and numbers:
+        total = max(total, numbers[0]) + 1
+    try:
+        numbers.append(int(text))
+    except ValueError:
+        pass
+    return [Solution().solve(numbers), " ".join(words), round(number, 1), mapping, tuple(pair), set(), f"{total:d}"]
+"""
 
 
 def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
@@ -78,6 +99,30 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
     # The judge ends the process; what it wrote must not be cut short by its end.
     frames.receive(link)
     os._exit(0)
+
+
+def warm_up() -> None:
+    """Does in the zygote what a child does with a program, so that a child finds it done.
+
+    What the interpreter learns and writes into the code as it runs would be written anew, page by page, in each child.
+    """
+    ours, theirs = os.pipe()
+    encoded = marshal.dumps(compile(_WARM_UP, PROGRAM, "exec"))
+    request = {
+        "test": 0,
+        "args": [values.encode(value) for value in ([1, 2], "a b", 2.5, {"a": 1}, (1,))],
+        "kwargs": {},
+    }
+    for _ in range(WARM_UP_ROUNDS):
+        module = ModuleType("solution")
+        exec(marshal.loads(encoded), module.__dict__)
+        frames.send(theirs, frames.TEST, _dump(request))
+        _, payload = frames.receive(ours)
+        call = _call(_decode_json(payload.decode()), module, _find(module.__dict__, "f"))
+        frames.send(theirs, frames.CLAIM, _dump({"test": 0} | call))
+        frames.receive(ours)
+    os.close(ours)
+    os.close(theirs)
 
 
 def _run_script(link: int, job: dict[str, Any], code: CodeType, namespace: dict[str, Any]) -> None:

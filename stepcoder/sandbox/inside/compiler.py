@@ -17,10 +17,13 @@ from stepcoder.sandbox.inside import faults, frames, probes
 
 BYTE_ORDER_MARK = "\ufeff"
 MEMORY_BYTES = 1 << 30
+YOUNG_OBJECTS = 200_000
 
 
 def serve(link: int, payload: bytes) -> NoReturn:
     """Compiles one source after another; the first request is in `payload`."""
+    # A syntax tree is thousands of objects without a cycle.
+    gc.set_threshold(YOUNG_OBJECTS)
     gc.enable()
     while True:
         request = json.loads(payload)

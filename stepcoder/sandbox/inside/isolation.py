@@ -54,17 +54,17 @@ def seal(settings: dict[str, Any]) -> Callable[[], None]:
     offered: int = settings["landlock"]
     if offered:
         landlock.restrict(settings["readable"], settings["writable"], offered)
+    enter_scope = landlock.scope(offered) if settings["scoped"] else None
     buffers = [bytes.fromhex(settings[name]) for name in ("zygote_filter", "child_filter")]
     programs = [_Program(len(code) // INSTRUCTION_BYTES, _address(code)) for code in buffers]
     if buffers[0] and libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.byref(programs[0]), 0, 0):
         raise OSError(ctypes.get_errno(), "the system-call filter is refused")
     prctl, exit_now, child_program = libc.prctl, os._exit, ctypes.byref(programs[1])
-    scoped: bool = settings["scoped"]
 
     def seal_child(_alive: object = (buffers, programs)) -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if scoped:
-            landlock.scope(offered)
+        if enter_scope is not None:
+            enter_scope()
         if buffers[1] and prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, child_program, 0, 0):
             exit_now(71)
 

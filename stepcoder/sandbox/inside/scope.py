@@ -9,6 +9,8 @@ from __future__ import annotations
 import builtins
 import importlib
 from _sitebuiltins import Quitter
+from collections.abc import Sequence
+from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
 
@@ -40,6 +42,18 @@ READY = (
 """Imported before a program comes, because many import them; one that is not installed is left out."""
 
 
+class Libraries:
+    """Finds some packages in folders that hold others too: those are not there for a program, nor can it read them."""
+
+    def __init__(self, names: list[str], folders: list[str]) -> None:
+        self._names = frozenset(names)
+        self._folders = folders
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:
+        """As the import system asks, see `importlib.abc.MetaPathFinder`."""
+        return PathFinder.find_spec(name, self._folders, target) if path is None and name in self._names else None
+
+
 def install(modules: list[str]) -> None:
     """Imports everything that should be ready, `modules` besides, and puts the names in scope.
 
@@ -52,7 +66,7 @@ def install(modules: list[str]) -> None:
     for module in (*READY, *modules):
         try:
             importlib.import_module(module)
-        except ImportError:
+        except ModuleNotFoundError:
             continue
     scope: dict[str, Any] = {}
     for module in STARS:

@@ -54,9 +54,9 @@ def _prepare(control: socket.socket, package_root: str) -> tuple[Callable[[list[
     """
     settings: dict[str, Any] = json.loads(control.recv(SETTINGS_BYTES))
     _make_importable(package_root)
-    sys.path += settings["libraries"]
     from stepcoder.sandbox.inside import child, isolation, scope
 
+    sys.meta_path.append(scope.Libraries(settings["libraries"], settings["folders"]))
     scope.install(settings["modules"])
     # Python ignores it; the default ends an endless printer at once.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -67,6 +67,7 @@ def _prepare(control: socket.socket, package_root: str) -> tuple[Callable[[list[
         del sys.modules[name]
     with open("/proc/self/statm") as pages:
         address_space = int(pages.read().split()[0]) * resource.getpagesize()
+    child.warm_up()
     seal_child = isolation.seal(settings)
     gc.collect()
     gc.disable()

@@ -1,0 +1,1 @@
+"""Paired measurements, JSON out; nothing here is a test."""
