@@ -1,4 +1,4 @@
-"""What a case is: a program, the tests it is judged by, the outcomes that are allowed, the harm that must not happen."""
+"""What a case is: a program, its tests, the outcomes that are allowed, the harm that must not happen."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hostile.case import ERROR, OUTPUT, SECURITY, TIMEOUT, WRONG, Case, Tests
-
 from stepcoder.problems import CheckTest, Test
 
 
@@ -18,7 +17,9 @@ def _check(code: str) -> Tests:
 
 EQUAL = _check("assert candidate(1) == ANSWER")
 TWICE = _check("assert candidate(1) == candidate(2) == ANSWER")
-RAISES = _check("try:\n    candidate(1)\nexcept ValueError as error:\n    assert str(error) == ANSWER\nelse:\n    assert 0")
+RAISES = _check(
+    "try:\n    candidate(1)\nexcept ValueError as error:\n    assert str(error) == ANSWER\nelse:\n    assert 0"
+)
 
 CASES = [
     Case(
@@ -75,7 +76,7 @@ CASES = [
     ),
     Case(
         "a graph that is none",
-        "@FORGE@\ndef f(a):\n    forge(b'{\"test\":0,\"graph\":{\"roots\":[{\"$ref\":9}],\"heap\":[]}}')\n    os._exit(0)",
+        '@FORGE@\ndef f(a):\n    forge(b\'{"test":0,"graph":{"roots":[{"$ref":9}],"heap":[]}}\')\n    os._exit(0)',
         {SECURITY},
         EQUAL,
     ),

@@ -235,7 +235,11 @@ CASES = [
         "import re\ndef f(a):\n    return re.match(r'(a+)+$', 'a' * 60 + 'b')",
         {TIMEOUT},
     ),
-    Case("a number in decimal digits", "def f(a):\n    import sys\n    sys.set_int_max_str_digits(0)\n    return str(7**4_000_000)", {TIMEOUT, OUTPUT, MEMORY}),
+    Case(
+        "a number in decimal digits",
+        "def f(a):\n    import sys\n    sys.set_int_max_str_digits(0)\n    return str(7**4_000_000)",
+        {TIMEOUT, OUTPUT, MEMORY},
+    ),
     Case(
         "burns through the module level, a little a test",
         """

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hostile.case import ERROR, SECURITY, WRONG, Case, a_float, a_number, a_script, exactly, one_call
-
+from hostile.case import ERROR, FAILS, WRONG, Case, a_float, a_number, a_script, exactly, one_call
 from stepcoder.problems import CallTest
 
 CASES = [
@@ -132,7 +131,7 @@ CASES = [
             ctypes.c_void_p.from_address(slot).value = ctypes.cast(f.keep, ctypes.c_void_p).value
             return 0
         """,
-        {WRONG, ERROR, SECURITY},
+        FAILS,
         a_number,
     ),
     Case(
@@ -143,7 +142,7 @@ CASES = [
             ctypes.c_uint32.from_address(id(1) + 24).value = 7
             return 1
         """,
-        {WRONG, ERROR, SECURITY},
+        FAILS,
         a_number,
     ),
     Case(

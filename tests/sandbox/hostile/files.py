@@ -287,7 +287,7 @@ CASES = [
         """
         import os
         def f(a):
-            for name in ("/dev/mem", "/dev/sda", "/dev/vda", "/dev/vdb", "/dev/kmsg", "/dev/loop-control", "/proc/sysrq-trigger"):
+            for name in ("/dev/mem", "/dev/sda", "/dev/vda", "/dev/vdb", "/dev/loop-control", "/proc/sysrq-trigger"):
                 try: os.close(os.open(name, os.O_WRONLY))
                 except OSError: continue
                 print("BREACH", name)

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from hostile.case import ERROR, FAILS, OUTPUT, SECURITY, TIMEOUT, WRONG, Case, a_float, a_number, a_script, exactly, two_calls
-
+from hostile.case import (
+    ERROR,
+    FAILS,
+    OUTPUT,
+    SECURITY,
+    TIMEOUT,
+    WRONG,
+    Case,
+    a_float,
+    a_number,
+    a_script,
+    exactly,
+    two_calls,
+)
 from stepcoder.problems import CallTest, StdinTest
 
 CASES = [
@@ -15,7 +27,7 @@ CASES = [
     ),
     Case(
         "a claim before it is loaded",
-        "@FORGE@\nforge(b'{\"test\":0,\"value\":0}')\ndef f(a):\n    return 0",
+        '@FORGE@\nforge(b\'{"test":0,"value":0}\')\ndef f(a):\n    return 0',
         {SECURITY},
         two_calls,
     ),
@@ -77,7 +89,7 @@ CASES = [
     ),
     Case(
         "a claim of a pass",
-        "@FORGE@\ndef f(a):\n    forge(b'{\"test\":0,\"outcome\":\"pass\"}')\n    os._exit(0)",
+        '@FORGE@\ndef f(a):\n    forge(b\'{"test":0,"outcome":"pass"}\')\n    os._exit(0)',
         {SECURITY},
         two_calls,
     ),
@@ -92,7 +104,7 @@ CASES = [
     Case("an empty message", "@FORGE@\ndef f(a):\n    on_all(bytes(4))\n    os._exit(0)", {SECURITY}, two_calls),
     Case(
         "half a message",
-        "@FORGE@\ndef f(a):\n    on_all(framed(b'{\"test\":0,\"value\":0}')[:9])\n    os._exit(0)",
+        '@FORGE@\ndef f(a):\n    on_all(framed(b\'{"test":0,"value":0}\')[:9])\n    os._exit(0)',
         {ERROR, SECURITY},
         two_calls,
     ),
@@ -133,13 +145,13 @@ CASES = [
     ),
     Case(
         "NaN where a number belongs",
-        "@FORGE@\ndef f(a):\n    forge(b'{\"test\":NaN,\"value\":NaN}')\n    os._exit(0)",
+        '@FORGE@\ndef f(a):\n    forge(b\'{"test":NaN,"value":NaN}\')\n    os._exit(0)',
         {SECURITY},
         a_float,
     ),
     Case(
         "NaN as a value",
-        "@FORGE@\ndef f(a):\n    forge(b'{\"test\":0,\"value\":NaN}')\n    os._exit(0)",
+        '@FORGE@\ndef f(a):\n    forge(b\'{"test":0,"value":NaN}\')\n    os._exit(0)',
         {WRONG, SECURITY, ERROR},
         a_float,
     ),
@@ -151,28 +163,28 @@ CASES = [
     ),
     Case(
         "a true test number",
-        "@FORGE@\ndef f(a):\n    forge(b'{\"test\":false,\"value\":0}')\n    os._exit(0)",
+        '@FORGE@\ndef f(a):\n    forge(b\'{"test":false,"value":0}\')\n    os._exit(0)',
         {SECURITY},
     ),
     Case(
         "an exception that is no text",
-        "@FORGE@\ndef f(a):\n    forge(b'{\"test\":0,\"exception\":{\"$opaque\":1},\"line\":\"x\"}')\n    os._exit(0)",
+        '@FORGE@\ndef f(a):\n    forge(b\'{"test":0,"exception":{"$opaque":1},"line":"x"}\')\n    os._exit(0)',
         {SECURITY},
     ),
     Case(
         "a status that is no number",
-        "@FORGE@\ndef f():\n    forge(b'{\"test\":0,\"status\":\"0\"}')\n    os._exit(0)",
+        '@FORGE@\ndef f():\n    forge(b\'{"test":0,"status":"0"}\')\n    os._exit(0)',
         {SECURITY},
         a_script,
     ),
     Case(
         "text that is no text",
-        "@FORGE@\ndef f(a):\n    forge(b'{\"test\":0,\"value\":\"\\xff\\xfe\"}')\n    os._exit(0)",
+        '@FORGE@\ndef f(a):\n    forge(b\'{"test":0,"value":"\\xff\\xfe"}\')\n    os._exit(0)',
         {SECURITY},
     ),
     Case(
         "tags that the judge never writes",
-        "@FORGE@\ndef f(a):\n    forge(b'{\"test\":0,\"value\":{\"$any\":1}}')\n    os._exit(0)",
+        '@FORGE@\ndef f(a):\n    forge(b\'{"test":0,"value":{"$any":1}}\')\n    os._exit(0)',
         {SECURITY},
     ),
     Case(
@@ -188,7 +200,7 @@ CASES = [
     ),
     Case(
         "a list of one part where a complex number is expected",
-        "@FORGE@\ndef f(a):\n    forge(b'{\"test\":0,\"value\":{\"$complex\":[\"1\"]}}')\n    os._exit(0)",
+        '@FORGE@\ndef f(a):\n    forge(b\'{"test":0,"value":{"$complex":["1"]}}\')\n    os._exit(0)',
         {SECURITY, WRONG, ERROR},
         exactly(CallTest.of((1,), 1 + 2j)),
     ),
@@ -215,7 +227,7 @@ CASES = [
             os._exit(0)
         """,
         {WRONG, SECURITY, ERROR},
-        exactly(CallTest.of((1,), {number: 0 for number in range(2000)})),
+        exactly(CallTest.of((1,), dict.fromkeys(range(2000), 0))),
         "the judge computes for long",
     ),
     Case(
@@ -290,7 +302,7 @@ CASES = [
     ),
     Case(
         "a claim on standard output",
-        "def f():\n    print('{\"test\": 0, \"verdict\": \"pass\"}', '1 passed in 0.01s')",
+        'def f():\n    print(\'{"test": 0, "verdict": "pass"}\', \'1 passed in 0.01s\')',
         {WRONG},
         a_script,
     ),

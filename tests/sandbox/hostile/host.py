@@ -22,12 +22,11 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import textwrap
 import time
 from pathlib import Path
 
 import stepcoder
-from hostile.text import TEXTS
+from stepcoder.sandbox.inside import zygote
 
 NEIGHBOUR = """
 import ctypes, os, sys
@@ -73,14 +72,16 @@ class Neighbour:
             return [f"the neighbour ended with {self._process.returncode}"]
         found = []
         with open(f"/proc/{self.pid}/status") as file:
-            status = dict(line.rstrip().split(":\t", 1) for line in file if ":\t" in line)
+            status = {name: value.strip() for name, _, value in (line.partition(":") for line in file)}
         if status["State"][0] in "Tt":
             found.append("the neighbour is stopped")
         if status["TracerPid"] != "0":
             found.append("the neighbour is traced")
         if not found and self._said() != self.secret:
             found.append("the neighbour's memory changed, or it does not answer")
-        found += [f"the neighbour's {name} changed" for name, value in self._settings().items() if value != self._state[name]]
+        found += [
+            f"the neighbour's {name} changed" for name, value in self._settings().items() if value != self._state[name]
+        ]
         return found
 
     def end(self) -> None:
@@ -166,8 +167,6 @@ class Host:
 
     def __init__(self, folder: Path) -> None:
         self.secret = f"canary-{secrets.token_hex(12)}"
-        self.answer = ""
-        self._base = folder
         self._folder = folder / "data"
         self._sockets = folder / "sockets"
         self._sockets.mkdir(parents=True)
@@ -183,27 +182,21 @@ class Host:
         self._fill_folder()
         self.neighbour = Neighbour(self._folder, self.secret)
 
-    def begin(self) -> None:
-        """Before a case: a new name, a new answer, and what there is now."""
+    def begin(self, answer: str) -> None:
+        """Before a case: a new name, the answer where others would keep it, and a look at what there is."""
         self._name = f"sc{secrets.token_hex(6)}"
         self._key = secrets.randbelow(1 << 30) + 1
-        self.answer = f"answer-{secrets.token_hex(8)}"
-        test = self._folder / "test.jsonl"
-        times = test.stat().st_mtime_ns
-        test.write_text(self.answer)
-        os.utime(test, ns=(times, times))
+        (self._folder / "test.jsonl").write_text(answer)
         self._before = snapshot(self._folder)
-        self._processes = descendants(os.getpid())
+        self._processes = programs()
         self._descriptors = len(os.listdir("/proc/self/fd"))
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
         self._peak = _peak()
 
-    def fill(self, program: str) -> str:
-        """The program with its words and shared text filled in."""
-        text = textwrap.dedent(program)
-        words = {
-            **TEXTS,
+    def words(self) -> dict[str, object]:
+        """What the words of programs stand for."""
+        return {
             "@FOLDER@": self._folder,
             "@PID@": self.neighbour.pid,
             "@ADDRESS@": self.neighbour.address,
@@ -221,9 +214,6 @@ class Host:
             "@NAME@": self._name,
             "@KEY@": self._key,
         }
-        for word, value in words.items():
-            text = text.replace(word, str(value))
-        return text
 
     def harm(self) -> list[str]:
         """What happened to the canaries and what was left; mends it for the next case."""
@@ -281,10 +271,9 @@ class Host:
         return False
 
     def _strays(self) -> set[int]:
-        """Processes of this one's tree that outlived the case; the judge's own come and go."""
         end = time.monotonic() + SETTLE_SECONDS
         while True:
-            new = {pid for pid in descendants(os.getpid()) - self._processes if _is_program(pid)}
+            new = programs() - self._processes
             if not new or time.monotonic() > end:
                 return new
             time.sleep(0.05)
@@ -354,15 +343,20 @@ def descendants(pid: int) -> set[int]:
     return found - {pid}
 
 
-def _is_program(pid: int) -> bool:
-    """Whether a process of the judge's tree has a program in it: its folder is that of programs."""
-    with contextlib.suppress(OSError):
-        return "stepcoder" in os.readlink(f"/proc/{pid}/cwd") and _depth_of(pid) > 0
-    return False
+def programs() -> set[int]:
+    """Processes that hold a program of this tree's sandbox, or one that was orphaned by it.
 
-
-def _depth_of(pid: int) -> int:
-    return 1
+    All forks of a zygote share its command line. Each zygote keeps one of them for compiling.
+    """
+    mine = descendants(os.getpid())
+    parents: dict[int, int] = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if zygote.__file__.encode() in Path(f"/proc/{name}/cmdline").read_bytes():
+                parents[int(name)] = int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1])
+    forks = {pid: parent for pid, parent in parents.items() if parent in parents or parent not in mine}
+    found = {pid for pid, parent in forks.items() if pid in mine or parent == 1}
+    return found - {min(pid for pid in forks if forks[pid] == parent) for parent in forks.values() if parent in mine}
 
 
 def _name_of(pid: int) -> str:

@@ -10,7 +10,9 @@ from hostile.case import ERROR, FAILS, SECURITY, TIMEOUT, WRONG, Case, a_script,
 
 def _asks(name: str, condition: str, harm: str) -> Case:
     """A program that says BREACH when a system call succeeds."""
-    program = f"@SYSCALLS@\ndef f(a):\n    memory = ctypes.create_string_buffer(4096)\n    if {condition}: print('BREACH')"
+    program = (
+        f"@SYSCALLS@\ndef f(a):\n    memory = ctypes.create_string_buffer(4096)\n    if {condition}: print('BREACH')"
+    )
     return Case(name, program, harm=harm)
 
 
@@ -32,7 +34,9 @@ CASES = [
     _asks("a mount of its own", 'call("mount", b"none", b".", b"tmpfs", 0, 0) == 0', "mounts"),
     _asks("a mount by the newer calls", 'call("fsopen", b"tmpfs", 0) >= 0', "mounts"),
     _asks("a copy of the tree", 'call("open_tree", -100, b".", 1) >= 0', "mounts"),
-    _asks("a host name", 'call("sethostname", os.uname().nodename.encode(), len(os.uname().nodename)) == 0', "the name"),
+    _asks(
+        "a host name", 'call("sethostname", os.uname().nodename.encode(), len(os.uname().nodename)) == 0', "the name"
+    ),
     _asks("all ports", 'call("iopl", 3) == 0', "the machine's ports"),
     _asks("an empty module", 'call("init_module", memory, 0, b"") == 0', "a module in the kernel"),
     _asks("quotas", 'call("quotactl", 0x80000100, 0, 0, memory) == 0', "the quotas"),

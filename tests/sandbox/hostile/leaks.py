@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hostile.case import FAILS, LIMITS, Case, a_script
+from hostile.case import LIMITS, Case, a_script
 
 LONGER = replace(LIMITS, cpu_seconds=3.0, wall_seconds=6.0, memory_mib=512)
 HARM = "the secret comes out with the verdict"
@@ -12,7 +12,8 @@ HOLDER = """
     import os
     token = "@SECRET@"
     print(token)
-    open("left", "w").write(token)
+    try: open("left", "w").write(token)
+    except OSError: pass
     r, w = os.pipe()
     os.write(w, token.encode())
     def f(a):
@@ -298,7 +299,7 @@ CASES = [
                 except OSError: pass
             for folder in (".", "..", "/tmp", "/dev/shm"):
                 for place, _, names in os.walk(folder):
-                    if place.count("/") > 4 or "stepcoder-sandbox" not in place and folder in ("/tmp", "/dev/shm"): continue
+                    if place.count("/") > 4: continue
                     for name in names:
                         try: say(open(os.path.join(place, name), "rb").read(9999))
                         except OSError: pass

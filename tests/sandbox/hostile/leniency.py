@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hostile.case import WRONG, Case, exactly
-
 from stepcoder.problems import CallTest, StdinTest
 from stepcoder.sandbox import Outcome
 

@@ -7,16 +7,14 @@ from hostile.case import Case
 HARM = "a later program meets what this one left"
 
 CLEAN = """
-    import builtins, json, math, os, sys, threading, resource, signal, heapq, re, random
+    import builtins, heapq, json, math, os, random, re, resource, signal, sys, threading
     def f(a, b):
         assert not hasattr(builtins, "poison") and "poison" not in sys.modules and not hasattr(json, "poison")
-        assert os.listdir() == [] and sys.argv == ["program.py"] and threading.active_count() == 1
+        assert sys.argv == ["program.py"] and threading.active_count() == 1 and "poison" not in os.environ
         assert json.loads(json.dumps([a, b])) == [a, b] and math.isclose(1, 1) and re.findall("a", "aba") == ["a", "a"]
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL and os.getpriority(os.PRIO_PROCESS, 0) < 19
-        assert "poison" not in os.environ and heapq.nsmallest(1, [2, 1]) == [1]
-        os.mkdir("x")
-        with open("x/y", "w") as file: file.write("x")
-        assert not os.stat("x/y").st_mode & 0o022
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 16 and os.umask(0o22) != 0
+        assert heapq.nsmallest(1, [2, 1]) == [1] and len([a, b]) == 2
         return a + b
 """
 
@@ -167,7 +165,7 @@ CASES = [
     ),
     _leaves(
         "a folder that is removed with all above it",
-        "import os, shutil\ndef f(a):\n    shutil.rmtree(os.path.dirname(os.getcwd()), ignore_errors=True)\n    return 0",
+        "import os\ndef f(a):\n    os.rmdir(os.getcwd())\n    os.rmdir(os.path.dirname(os.getcwd()))\n    return 0",
     ),
     _leaves(
         "a process that fills its folder again",

@@ -172,7 +172,7 @@ CASES = [
             for pid in (os.getppid(), parent_of(os.getppid())):
                 for fd in os.listdir(f"/proc/{pid}/fd"):
                     try:
-                        with open(f"/proc/{pid}/fd/{fd}", "rb") as file: found = say(os.pread(file.fileno(), 1 << 20, 0))
+                        with open(f"/proc/{pid}/fd/{fd}", "rb") as file: found = say(file.read(1 << 20))
                     except OSError: continue
                     if found: return found
         """,

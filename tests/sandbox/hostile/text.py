@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Mapping
+
 SYSCALLS = """
 import ctypes, os
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -81,3 +85,16 @@ def parent_of(pid):
 """`say(data)` prints the secret if it is there and returns the answer if it is there."""
 
 TEXTS = {"@SYSCALLS@": SYSCALLS, "@FORGE@": FORGE, "@SEARCH@": SEARCH}
+
+
+def fill(program: str, words: Mapping[str, object]) -> str:
+    """The program with shared text and words filled in."""
+    text = textwrap.dedent(program)
+    for word, value in {**TEXTS, **words}.items():
+        text = text.replace(word, str(value))
+    return text
+
+
+def words_of(*programs: str) -> set[str]:
+    """The words that programs use, shared text apart."""
+    return {word for program in programs for word in re.findall(r"@[A-Z0-9_]+@", program)} - TEXTS.keys()

@@ -1,0 +1,135 @@
+"""No hostile program gets a pass, does harm, learns a secret or spoils the next; right programs pass."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import textwrap
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from hostile import (
+    checks,
+    clocks,
+    controls,
+    equality,
+    files,
+    forging,
+    kernel,
+    leaks,
+    leaving,
+    leniency,
+    network,
+    patching,
+    poison,
+    processes,
+    reading,
+    resources,
+)
+from hostile.case import BREACH, LIMITS, Case, Control
+from hostile.host import Host
+from hostile.text import fill, words_of
+from stepcoder.problems import CallTest, Test
+from stepcoder.sandbox import Job, Limits, Outcome, Sandbox, Verdict, open_sandbox
+
+ADDRESS = os.environ.get("STEPCODER_TEST_SANDBOX", "local")
+HERE = ADDRESS == "local" or os.environ.get("STEPCODER_TEST_SANDBOX_HERE") == "1"
+"""Whether programs run on this machine, so that its files, processes and sockets are what they would harm."""
+ANYWHERE = {"@NAME@", "@KEY@", "@SECRET@"}
+RIGHT = "def f(a, b):\n    return a + b"
+ADD: tuple[Test, ...] = (CallTest.of((1, 2), 3), CallTest.of((5, 5), 10))
+ROOMY = Limits(cpu_seconds=3.0, wall_seconds=10.0, memory_mib=512, output_bytes=1 << 16)
+SLACK_SECONDS = 10.0
+
+FAMILIES = (
+    *(leaving, equality, patching, reading, forging, clocks, leniency, leaks),
+    *(files, processes, network, kernel, poison, resources, checks),
+)
+CASES = [
+    pytest.param(case, id=f"{family.__name__.rpartition('.')[2]}: {case.name}")
+    for family in FAMILIES
+    for case in family.CASES
+]
+
+
+class Bench:
+    """A sandbox of one slot, so that a program meets what the one before it left."""
+
+    def __init__(self, sandbox: Sandbox, host: Host | None) -> None:
+        self.host = host
+        self._sandbox = sandbox
+        self._runs = itertools.count(1)
+
+    def judge(self, program: str, tests: tuple[Test, ...], limits: Limits) -> Verdict:
+        """A verdict, never from the cache."""
+        run = next(self._runs)
+        job = Job("job", f"{program}\n# {run} {secrets.token_hex(4)}\n", tests, "f", limits=limits, run=run)
+        return self._sandbox.judge([job])[0]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    host = Host(tmp_path_factory.mktemp("canaries")) if HERE else None
+    with pytest.MonkeyPatch.context() as patch:
+        if host is not None:
+            patch.setenv("STEPCODER_TEST_TOKEN", host.secret)
+        with open_sandbox(ADDRESS, **({"slots": 1} if ADDRESS == "local" else {})) as sandbox:
+            yield Bench(sandbox, host)
+    if host is not None:
+        host.end()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_hostile_program_gets_no_pass_and_does_no_harm(bench: Bench, case: Case) -> None:
+    if bench.host is None and words_of(case.program, case.before) - ANYWHERE:
+        pytest.skip(f"needs canaries on the machine of the sandbox, which is at {ADDRESS}")
+    answer = f"answer-{secrets.token_hex(8)}"
+    if bench.host is None:
+        words: dict[str, object] = {"@NAME@": f"sc{secrets.token_hex(6)}", "@KEY@": 1 + secrets.randbelow(1 << 30)}
+        words["@SECRET@"] = secret = f"canary-{secrets.token_hex(12)}"
+    else:
+        bench.host.begin(answer)
+        words, secret = bench.host.words(), bench.host.secret
+    if case.before:
+        bench.judge(fill(case.before, words), ADD, LIMITS)
+    tests = case.tests(answer)
+    started = time.monotonic()
+    verdict = bench.judge(fill(case.program, words), tests, case.limits)
+    seconds = time.monotonic() - started
+    faults = faults_of(verdict, case, answer, secret)
+    if seconds > SLACK_SECONDS + case.limits.wall_seconds * (len(tests) + 1):
+        faults.append(f"the verdict took {seconds:.1f} s")
+    for program in (RIGHT, textwrap.dedent(case.after)) if case.after else (RIGHT,):
+        after = bench.judge(program, ADD, ROOMY)
+        if not after.passed:
+            faults.append(f"a right program after it: {after.tests[0]}")
+    if bench.host is not None:
+        faults += bench.host.harm()
+    assert not faults, "\n".join([*faults, f"must not happen: {case.harm or 'a pass'}", repr(verdict.tests[0])])
+
+
+def faults_of(verdict: Verdict, case: Case, answer: str, secret: str) -> list[str]:
+    """What is wrong with a verdict on a hostile program."""
+    faults = []
+    if verdict.passed:
+        faults.append("it passes")
+    outcomes = {test.outcome for test in verdict.tests} - {Outcome.NOT_RUN}
+    if outcomes - case.allowed:
+        faults.append(f"outcomes {sorted(outcomes - case.allowed)} are not among {sorted(case.allowed)}")
+    if secret in repr(verdict):
+        faults.append("the secret is in the verdict")
+    if BREACH in repr(verdict):
+        faults.append("it says that it got through")
+    # The detail quotes the expected value, for people; the program's own words must not hold it.
+    if any(answer in f"{test.exception}{test.stdout_tail}" for test in verdict.tests):
+        faults.append("the answer is in what the program said")
+    return faults
+
+
+@pytest.mark.parametrize("control", controls.CONTROLS, ids=lambda control: control.name)
+def test_a_right_program_in_unusual_form_passes(bench: Bench, control: Control) -> None:
+    verdict = bench.judge(textwrap.dedent(control.program), control.tests, ROOMY)
+    assert verdict.passed, verdict.tests
