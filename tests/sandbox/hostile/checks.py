@@ -128,4 +128,26 @@ CASES = [
         {WRONG, SECURITY},
         EQUAL,
     ),
+    Case(
+        "a graph nested as deep as the judge can just read",
+        """
+        @FORGE@
+        def f(a):
+            forge(b'{"test":%d,"graph":{"roots":[' % (a - 930) + b"[" * a + b"]" * a + b'],"heap":[]}}')
+            os._exit(0)
+        """,
+        {SECURITY, WRONG, ERROR},
+        lambda answer: tuple(CheckTest(code=f"assert candidate({930 + n}) == {answer!r}") for n in range(70)),
+    ),
+    Case(
+        "exceptions of every builtin type",
+        """
+        import builtins
+        KINDS = [k for k in vars(builtins).values() if isinstance(k, type) and issubclass(k, BaseException)]
+        def f(a):
+            if a < len(KINDS): raise type(KINDS[a].__name__, (Exception,), {})("x")
+        """,
+        {WRONG, ERROR},
+        lambda answer: tuple(CheckTest(code=f"assert candidate({n}) == {answer!r}") for n in range(70)),
+    ),
 ]

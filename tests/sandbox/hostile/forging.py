@@ -350,11 +350,6 @@ CASES = [
         """
         import os
         def f(a):
-            for line in open("/proc/self/maps"):
-                if "memfd" in line:
-                    name = "/proc/self/map_files/" + line.split()[0]
-                    try: os.truncate(name, 0)
-                    except OSError: pass
             for fd in range(3, 64):
                 try: os.ftruncate(fd, 0)
                 except OSError: pass
@@ -399,7 +394,7 @@ CASES = [
                     os.pwrite(1, b"answer", 0)
                     time.sleep(0.01)
         """,
-        {WRONG},
+        {WRONG, ERROR},
         a_script,
     ),
     Case(
@@ -431,5 +426,104 @@ CASES = [
         """,
         FAILS - {TIMEOUT},
         two_calls,
+    ),
+    Case(
+        "the map of executed statements, stretched and filled with other bytes",
+        """
+        import os
+        def f(a):
+            for fd in range(3, 64):
+                try: os.pwrite(fd, b"\\xff" * 60_000, 0)
+                except OSError: pass
+            return 0
+        """,
+        {WRONG, ERROR, SECURITY},
+    ),
+    Case(
+        "the map of executed statements, made shorter by a script",
+        """
+        import os
+        def f():
+            for fd in range(3, 64):
+                try: os.ftruncate(fd, 0)
+                except OSError: pass
+            os._exit(0)
+        """,
+        {WRONG, ERROR, SECURITY},
+        a_script,
+    ),
+    Case(
+        "an integer that is none, where text is expected",
+        '@FORGE@\ndef f(a):\n    forge(b\'{"test":0,"value":{"$int":"zz"}}\')\n    os._exit(0)',
+        {SECURITY, WRONG},
+    ),
+    Case(
+        "an integer that is none, deep in a list where a list is expected",
+        """
+        @FORGE@
+        def f(a):
+            forge(b'{"test":0,"value":[1,{"$tuple":[{"$int":""}]}]}')
+            os._exit(0)
+        """,
+        {SECURITY, WRONG},
+        exactly(CallTest.of((1,), [2, 3])),
+    ),
+    Case(
+        "tagged numbers that are none, of every kind",
+        """
+        @FORGE@
+        VALUES = (
+            '{"$float":"x"}', '{"$float":""}', '{"$complex":["x","y"]}', '{"$bytes":"zz"}', '{"$set":[{"$int":"-"}]}',
+            '{"$dict":[[{"$int":"x"},1]]}', '{"$opaque":""}', '{"$frozenset":[{"$float":"0x1"}]}', '{"$int":"0x"}',
+        )
+        def f(a):
+            forge(b'{"test":%d,"value":%s}' % (a, VALUES[a].encode()))
+            os._exit(0)
+        """,
+        {SECURITY, WRONG},
+        lambda answer: tuple(CallTest.of((number,), answer) for number in range(9)),
+    ),
+    Case(
+        "the flags of the judge's memory files",
+        """
+        import fcntl, os
+        def f(a):
+            for fd in range(64):
+                for flag in (os.O_DIRECT, os.O_NOATIME, os.O_APPEND, os.O_ASYNC, os.O_NONBLOCK):
+                    try: fcntl.fcntl(fd, fcntl.F_SETFL, flag)
+                    except OSError: pass
+            print("x")
+            return 0
+        """,
+        {WRONG, ERROR, SECURITY},
+        two_calls,
+    ),
+    Case(
+        "an integer beyond all floats where a complex number is expected",
+        "def f(a):\n    return 10**400",
+        {WRONG},
+        exactly(CallTest.of((1,), 1 + 2j)),
+    ),
+    Case(
+        "an integer beyond all floats where a float is expected",
+        "def f(a):\n    return [10**400, {10**400}]",
+        {WRONG},
+        exactly(CallTest.of((1,), [0.5, {0.5}])),
+    ),
+    Case(
+        "keys nested as deep as the judge can just read",
+        """
+        @FORGE@
+        def f(a):
+            forge(b'{"test":%d,"value":{"$dict":[[' % (a - 930) + b"[" * a + b"]" * a + b",1]]}}")
+            os._exit(0)
+        """,
+        {SECURITY, WRONG, ERROR},
+        lambda answer: tuple(CallTest.of((930 + number,), answer) for number in range(70)),
+    ),
+    Case(
+        "a message of half characters",
+        "def f(a):\n    print(chr(0xD800).encode(errors='surrogatepass'))\n    raise ValueError('\\ud800' * 9)",
+        {ERROR},
     ),
 ]

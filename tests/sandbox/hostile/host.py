@@ -192,7 +192,7 @@ class Host:
         self._descriptors = len(os.listdir("/proc/self/fd"))
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-        self._peak = _peak()
+        self._peaks = _peaks()
 
     def words(self) -> dict[str, object]:
         """What the words of programs stand for."""
@@ -231,9 +231,10 @@ class Host:
         found += self.listeners.harm()
         found += self._left_behind()
         found += [f"process {pid} was left: {_name_of(pid)}" for pid in self._strays()]
-        grown = _peak() - self._peak
-        if grown > MOST_GROWTH:
-            found.append(f"the judge's memory grew by {grown >> 20} MiB")
+        for pid, peak in _peaks().items():
+            grown = peak - self._peaks.get(pid, peak)
+            if grown > MOST_GROWTH:
+                found.append(f"the memory of the judge's process {pid} grew by {grown >> 20} MiB")
         more = len(os.listdir("/proc/self/fd")) - self._descriptors
         if more > MOST_DESCRIPTORS:
             found.append(f"the judge has {more} more descriptors")
@@ -334,11 +335,7 @@ def descendants(pid: int) -> set[int]:
     todo = [pid]
     while todo:
         parent = todo.pop()
-        # A thread or a process may end between two looks.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            for task in os.listdir(f"/proc/{parent}/task"):
-                with open(f"/proc/{parent}/task/{task}/children") as children:
-                    todo += map(int, children.read().split())
+        todo += _children(parent)
         found.add(parent)
     return found - {pid}
 
@@ -365,9 +362,23 @@ def _name_of(pid: int) -> str:
     return "gone"
 
 
-def _peak() -> int:
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+def _peaks() -> dict[int, int]:
+    """The most memory that this process and its children (the supervisors) have used."""
+    found = {}
+    for pid in (os.getpid(), *_children(os.getpid())):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/status") as status:
+            found[pid] = sum(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+    return found
+
+
+def _children(pid: int) -> set[int]:
+    found: set[int] = set()
+    # A thread or a process may end between two looks.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as children:
+                found.update(map(int, children.read().split()))
+    return found
 
 
 def _flags(path: Path) -> int:

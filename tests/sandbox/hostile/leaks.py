@@ -337,4 +337,16 @@ CASES = [
         """,
         harm=HARM,
     ),
+    Case(
+        "where a neighbour's links in /proc lead",
+        """
+        @SEARCH@
+        def f(a):
+            for pid in (@PID@, os.getppid()):
+                for name in ("cwd", "exe", "root", "fd/0", "fd/@FD@", "ns/pid"):
+                    try: print("BREACH", os.readlink(f"/proc/{pid}/{name}"))
+                    except OSError: pass
+        """,
+        harm="what others have open",
+    ),
 ]

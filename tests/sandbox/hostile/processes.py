@@ -317,4 +317,17 @@ CASES = [
         tests=a_script,
         harm=PARENT,
     ),
+    Case(
+        "asks which processes live beside it",
+        """
+        import os
+        def f(a):
+            for pid in range(max(2, os.getpid() - 200), os.getpid() + 200):
+                if pid == os.getpid(): continue
+                try: os.kill(pid, 0)
+                except OSError: continue
+                print("BREACH", pid)
+        """,
+        harm="a signal may be sent to a check's process, to the zygote or to another",
+    ),
 ]

@@ -75,7 +75,8 @@ CASES = [
         def f(a):
             for _ in range(24):
                 r, w = os.pipe()
-                fcntl.fcntl(w, 1031, 1 << 20)  # F_SETPIPE_SZ
+                try: fcntl.fcntl(w, 1031, 1 << 20)  # F_SETPIPE_SZ
+                except OSError: pass
                 os.set_blocking(w, False)
                 os.write(w, bytes(1 << 20))
             return 0
@@ -89,7 +90,8 @@ CASES = [
         def f(a):
             for _ in range(24):
                 ours, theirs = socket.socketpair()
-                ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
+                try: ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 24)
+                except OSError: pass
                 ours.setblocking(False)
                 ours.send(bytes(1 << 22))
             return 0
@@ -220,7 +222,7 @@ CASES = [
         import threading, time
         threading.stack_size(1 << 16)
         def f(a):
-            for _ in range(500): threading.Thread(target=time.sleep, args=[60], daemon=True).start()
+            for _ in range(2000): threading.Thread(target=time.sleep, args=[60], daemon=True).start()
             return 0
         """,
     ),
@@ -338,7 +340,7 @@ CASES = [
     Case(
         "recursion in C",
         "def f(a):\n    x = None\n    for _ in range(10**6): x = iter([x]) and (x,)\n    return hash(x)",
-        {ERROR, TIMEOUT, MEMORY},
+        {ERROR, TIMEOUT, MEMORY, WRONG},
     ),
     Case("an address that is not there", "import ctypes\ndef f(a):\n    ctypes.string_at(0)", {ERROR}),
     Case("a compiler's bomb", "x = " + "(" * 199 + "1" + ",)" * 199 + "\ny = " + "[" * 5000, {COMPILE}),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +56,19 @@ CASES = [
     for family in FAMILIES
     for case in family.CASES
 ]
+
+
+TEETH = {
+    *("files: writes a file", "files: removes a file", "files: changes permissions", "files: changes the times"),
+    *("files: renames a file", "files: makes a link", "files: links a file under another name"),
+    *("leaks: the environment of a neighbour", "leaks: the names of all processes", "leaks: a file of tokens"),
+    *("leaks: the weights", "leaks: a listing of the folder", "leaks: shared memory of a neighbour"),
+    *("processes: kills it", "processes: stops it", "processes: lowers its priority", "processes: takes its cores"),
+    *("processes: has the kernel signal it when data comes", "processes: signals it by a descriptor"),
+    *("network: TCP", "network: UDP", "network: a name in the file system", "network: an abstract name"),
+    *("resources: shared memory of System V", "resources: POSIX shared memory"),
+}
+"""Programs that harm canaries as any user may, and nothing else."""
 
 
 class Bench:
@@ -109,6 +125,24 @@ def test_a_hostile_program_gets_no_pass_and_does_no_harm(bench: Bench, case: Cas
     if bench.host is not None:
         faults += bench.host.harm()
     assert not faults, "\n".join([*faults, f"must not happen: {case.harm or 'a pass'}", repr(verdict.tests[0])])
+
+
+@pytest.mark.skipif(not HERE, reason="shows harm on this machine, where the sandbox is not")
+@pytest.mark.parametrize("case", [case for case in CASES if case.id in TEETH])
+def test_the_same_program_does_its_harm_where_nothing_keeps_it(bench: Bench, case: Case, tmp_path: Path) -> None:
+    # Shows that the canaries notice, and that the programs are not harmless for a fault of their own.
+    assert bench.host is not None
+    bench.host.begin("answer-")
+    program = f"{fill(case.program, bench.host.words())}\nprint(f(1))\n"
+    end = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert bench.host.harm() or bench.host.secret in end.stdout, f"no harm: {end.stdout} {end.stderr}"
 
 
 def faults_of(verdict: Verdict, case: Case, answer: str, secret: str) -> list[str]:
