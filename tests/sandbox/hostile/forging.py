@@ -67,8 +67,7 @@ CASES = [
         import atexit
         def f(a):
             if a == 2:
-                forge(b'{"test":1,"value":41}')
-                forge(b'{"test":1,"value":41}')
+                on_all(framed(b'{"test":1,"value":41}') * 2)
                 os._exit(0)
             return 41
         """,
@@ -80,8 +79,7 @@ CASES = [
         """
         @FORGE@
         def f(a):
-            for test in range(8):
-                forge(b'{"test":%d,"value":41}' % test)
+            on_all(b"".join(framed(b'{"test":%d,"value":41}' % test) for test in range(8)))
             return 41
         """,
         {SECURITY},

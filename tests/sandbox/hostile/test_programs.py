@@ -66,7 +66,7 @@ TEETH = {
     *("processes: kills it", "processes: stops it", "processes: lowers its priority", "processes: takes its cores"),
     *("processes: has the kernel signal it when data comes", "processes: signals it by a descriptor"),
     *("network: TCP", "network: UDP", "network: a name in the file system", "network: an abstract name"),
-    *("resources: shared memory of System V", "resources: POSIX shared memory"),
+    *("resources: shared memory of System V", "resources: semaphores of System V"),
 }
 """Programs that harm canaries as any user may, and nothing else."""
 
