@@ -13,7 +13,8 @@ from stepcoder.bootstrap import Estimate, paired_difference
 from stepcoder.bootstrap import mean_estimates as bootstrap_means
 from stepcoder.evaluation.pass_at_k import pass_at_ks
 from stepcoder.evaluation.samples import GROUPS, JudgedSample
-from stepcoder.problems.problem import Problem, Record
+from stepcoder.problems.problem import Problem
+from stepcoder.problems.record import Record
 
 MODELS: Final = ("base", "sft", "candidate", "champion")
 """The names under which models are measured, in the order of reports."""

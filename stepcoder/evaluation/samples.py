@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import Field, ValidationError
 
 from stepcoder.errors import DataError
-from stepcoder.problems.problem import Record
+from stepcoder.problems.record import Record
 from stepcoder.sandbox.job import Outcome, Verdict
 
 if TYPE_CHECKING:

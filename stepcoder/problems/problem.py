@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator
+from pydantic import Field, PlainSerializer, PlainValidator, model_validator
 
 from stepcoder.problems import values
+from stepcoder.problems.checker import EXACT, AnyOf, Checker, Exact, Unordered
+from stepcoder.problems.record import Record
 
 TaggedValue = Annotated[Any, PlainValidator(values.decode), PlainSerializer(values.encode)]
 """A Python value that is written as tagged JSON: tuples, sets, bytes and non-string keys survive.
@@ -17,22 +19,17 @@ Validation decodes, so build tests from Python values with `values.encode`, or t
 Difficulty = Literal["introductory", "interview", "competition"]
 
 
-class Record(BaseModel):
-    """Base of everything that is read from or written to a dataset: frozen, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
 class CallTest(Record):
     """The entry point is called with values, and its return value is compared with `expected`."""
 
     kind: Literal["call"] = "call"
     args: tuple[TaggedValue, ...] = ()
     """Positional arguments, as Python values."""
-    kwargs: dict[str, TaggedValue] = {}
+    kwargs: dict[str, TaggedValue] = Field(default={})
     """Keyword arguments, as Python values."""
     expected: TaggedValue
-    """The right return value. It never enters the process that runs the program."""
+    """The right return value; under the checker `any_of` a list of them. It never enters the process that runs the
+    program."""
 
     @classmethod
     def of(cls, args: tuple[Any, ...], expected: Any, kwargs: dict[str, Any] | None = None) -> CallTest:
@@ -52,6 +49,8 @@ class StdinTest(Record):
     """The whole standard input."""
     stdout: str
     """The whole right standard output. It never enters the process that runs the program."""
+    alternatives: tuple[str, ...] = ()
+    """Whole outputs that are right too; only under the checker `any_of`."""
 
 
 class CheckTest(Record):
@@ -86,6 +85,8 @@ class Problem(Record):
     entry_point: str
     """What the tests call: `name`, or `Class.method` for a method of a class that is built without arguments."""
     tests: tuple[Test, ...]
+    checker: Checker = EXACT
+    """Which answers to call and standard-input tests are right."""
     preamble: str = ""
     """Code in scope before the program that is not part of the prompt's opened code (imports, node classes)."""
     difficulty: Difficulty | None = None
@@ -98,3 +99,29 @@ class Problem(Record):
     def characters(self) -> int:
         """Length of statement, starter and solution together."""
         return len(self.statement) + len(self.starter) + len(self.solution)
+
+    @model_validator(mode="after")
+    def _checker_fits_the_tests(self) -> Self:
+        for index, test in enumerate(self.tests):
+            fault = misfit(self.checker, test)
+            if fault is not None:
+                raise ValueError(f"tests.{index}: {fault}")
+        if type(self.checker) is not Exact and all(isinstance(test, CheckTest) for test in self.tests):
+            raise ValueError(
+                f"checker: {self.checker.name!r} has no test to apply to: check tests hold their own answers"
+            )
+        return self
+
+
+def misfit(checker: Checker, test: Test) -> str | None:
+    """What keeps a checker from deciding a test, if anything does."""
+    match test:
+        case CallTest() if isinstance(checker, AnyOf):
+            if type(test.expected) not in (list, tuple) or not test.expected:
+                return "expected: must be a non-empty list of accepted values under the checker 'any_of'"
+        case StdinTest():
+            if test.alternatives and not isinstance(checker, AnyOf):
+                return f"alternatives: only under the checker 'any_of', not {checker.name!r}"
+            if isinstance(checker, Unordered) and checker.levels > 2:
+                return "standard output has two levels (lines and words); set `levels` of the checker to 1 or 2"
+    return None

@@ -4,10 +4,11 @@
 It knows nothing of rewards or training.
 """
 
-from stepcoder.sandbox.job import Job, Limits, Outcome, Sandbox, Span, Statement, TestResult, Verdict, job_of
+from stepcoder.sandbox.job import Branch, Job, Limits, Outcome, Sandbox, Span, Statement, TestResult, Verdict, job_of
 from stepcoder.sandbox.pool import open_sandbox
 
 __all__ = [
+    "Branch",
     "Job",
     "Limits",
     "Outcome",

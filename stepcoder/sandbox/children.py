@@ -28,9 +28,8 @@ class EndedError(Exception):
 class Child:
     """A process that holds one program; its messages, and its clocks as the kernel counts them."""
 
-    def __init__(self, pid: int, pidfd: int, link: socket.socket) -> None:
+    def __init__(self, pid: int, link: socket.socket) -> None:
         self.pid = pid
-        self._pidfd = pidfd
         self._link = link
         self._link.setblocking(False)
         self._buffer = bytearray()
@@ -38,7 +37,6 @@ class Child:
         self._clock = (~pid << 3) | 2  # the kernel's CPU clock of another process
         self._poll = select.poll()
         self._poll.register(link, select.POLLIN)
-        self._poll.register(pidfd, select.POLLIN)
         self._cpu_mark = 0.0
         self._wall_mark = time.monotonic()
 
@@ -93,8 +91,6 @@ class Child:
                 self._write()
             if event & ~select.POLLOUT:
                 gone = not self._read()
-            elif ready and not event:  # the process is gone; what it sent before was read
-                gone = True
 
     def has_more(self) -> bool:
         """Whether the child sent something that nobody asked for."""
@@ -102,9 +98,8 @@ class Child:
         return bool(self._buffer)
 
     def close(self) -> None:
-        """Closes the judge's descriptors."""
+        """Closes the judge's descriptor."""
         self._link.close()
-        os.close(self._pidfd)
 
     def _queued(self) -> float:
         """Seconds that the process was ready to run and had no core: no fault of the program's."""

@@ -27,9 +27,17 @@ class Compiled:
 
     code: bytes = b""
     spans: tuple[Span, ...] = ()
+    """Of statements, in the order of their probes."""
+    arms: tuple[Span, ...] = ()
+    """Of arms of expressions; their probes follow those of the statements."""
     calls_itself: bool = False
     rejection: TestResult | None = None
     """Why it does not compile."""
+
+    @property
+    def probes(self) -> int:
+        """The number of probes."""
+        return len(self.spans) + len(self.arms)
 
 
 class Compiler:
@@ -43,14 +51,21 @@ class Compiler:
         self._kept: OrderedDict[tuple[str, str], Compiled] = OrderedDict()
 
     def compile(
-        self, source: str, filename: str, limits: Limits, entry_point: str = "", traced: bool = False
+        self,
+        source: str,
+        filename: str,
+        limits: Limits,
+        entry_point: str = "",
+        traced: bool = False,
+        branches: bool = False,
     ) -> Compiled:
         """Compiles one source text within the limits of one test.
 
         Raises:
             ZygoteError: the zygote does not answer.
         """
-        request = {"source": source, "filename": filename, "entry_point": entry_point, "traced": traced}
+        request: dict[str, str | bool] = {"source": source, "filename": filename, "entry_point": entry_point}
+        request |= {"traced": traced, "branches": traced and branches}
         message = frames.pack(frames.SOURCE, json.dumps(request).encode())
         for _ in range(ATTEMPTS):
             try:
@@ -87,7 +102,8 @@ class Compiler:
             fault = TestResult(Outcome.COMPILE_ERROR, exception=report["exception"], line=report["line"])
             return Compiled(rejection=fault)
         _, code = self._child.receive(limits.cpu_seconds, limits.wall_seconds, MOST_BYTES)
-        return Compiled(code, tuple(Span(*span) for span in report["spans"]), report["calls_itself"])
+        spans, arms = (tuple(Span(*span) for span in report[name]) for name in ("spans", "arms"))
+        return Compiled(code, spans, arms, report["calls_itself"])
 
     def close(self) -> None:
         """Closes the judge's descriptors; the process ends with its zygote."""

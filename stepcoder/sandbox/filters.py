@@ -54,11 +54,11 @@ ALLOWED = {
         "umask",
     ),
     "the zygote's own work": (
-        *("wait4", "pidfd_open", "recvmsg", "sendmsg", "setsid", "landlock_create_ruleset", "landlock_restrict_self"),
+        *("wait4", "recvmsg", "sendmsg", "setsid", "landlock_create_ruleset", "landlock_restrict_self"),
     ),
 }  # fmt: skip
 ZYGOTE_ONLY = (
-    *("fork", "vfork", "wait4", "pidfd_open", "recvmsg", "sendmsg", "setsid"),
+    *("fork", "vfork", "wait4", "recvmsg", "sendmsg", "setsid"),
     *("landlock_create_ruleset", "landlock_restrict_self"),
 )
 SIGNALS = ("kill", "tgkill", "tkill")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
 
+from stepcoder.problems.checker import EXACT, Checker
 from stepcoder.problems.problem import Problem, Test
 
 
@@ -58,7 +59,12 @@ class Job:
     trace: bool = True
     """Record which statements ran."""
     run: int = 0
-    """Tells repeated runs of one program apart: an equal job may be answered by an earlier verdict, another run not."""
+    """Tells repeated runs of one program apart: an equal job may be answered by an earlier verdict, another run not.
+    It also seeds `random`: the same run gives the same verdict, another run may not."""
+    checker: Checker = EXACT
+    """Which answers to call and standard-input tests are right."""
+    branches: bool = False
+    """With `trace`: also record which arms of `a if c else b`, `x and y` and `x or y` ran."""
 
 
 class Span(NamedTuple):
@@ -76,6 +82,18 @@ class Statement:
 
     A compound statement's span is its header alone, from the keyword up to its body (decorators not included);
     a function's docstring belongs to the header. So spans never overlap, and they come in source order.
+    """
+
+    span: Span
+    executed: bool
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One arm of a conditional expression or of a short-circuit, and whether any test evaluated it.
+
+    `a if c else b` has the arms `a` and `b`; in `x and y or z` whatever is not evaluated always: `y` and `z`. The span
+    is the arm's own, without brackets around it. Arms may lie in one another; they come in source order.
     """
 
     span: Span
@@ -110,6 +128,8 @@ class Verdict:
     """Every statement of the program with its state over all tests; empty when it did not compile or tracing is off."""
     lacking: tuple[str, ...] = ()
     """Layers of isolation that the machine which ran it does not have; empty when the program was fully isolated."""
+    branches: tuple[Branch, ...] = ()
+    """Arms of expressions, for a person; empty unless the job asks for them. Neither reward nor masks look at them."""
 
     @property
     def passed(self) -> bool:
@@ -138,7 +158,13 @@ class Sandbox(Protocol):
 
 
 def job_of(
-    problem: Problem, program: str, *, limits: Limits | None = None, trace: bool = True, id: str | None = None
+    problem: Problem,
+    program: str,
+    *,
+    limits: Limits | None = None,
+    trace: bool = True,
+    branches: bool = False,
+    id: str | None = None,
 ) -> Job:
     """The job that judges a program by a problem's tests; its id is the problem's unless another is given."""
     return Job(
@@ -149,4 +175,6 @@ def job_of(
         preamble=problem.preamble,
         limits=limits or Limits(),
         trace=trace,
+        checker=problem.checker,
+        branches=branches,
     )

@@ -47,6 +47,8 @@ class JudgeConfig(StepConfig):
     """Where programs run."""
     trace: bool = True
     """Record which statements ran."""
+    branches: bool = False
+    """With `trace`: record also which arms of conditional expressions and of `and` and `or` ran."""
     cpu_seconds: PositiveFloat = 3.0
     """CPU seconds a test."""
     wall_seconds: PositiveFloat = 12.0
@@ -83,7 +85,8 @@ def judge(config: JudgeConfig) -> Judged:
     """Judges programs in bulk.
 
     Each line of the output holds `id`, `verdict`, `passed`, `tests` (outcome, exception, line, CPU seconds, the end of
-    standard output, detail) and `statements` (line, column, end line, end column, executed). With `reference`, records
+    standard output, detail), `statements` (line, column, end line, end column, executed) and `branches` (the same of
+    arms of expressions, where the setting asks for them). With `reference`, records
     that cannot be read are left out, each with a warning.
 
     Raises:
@@ -109,7 +112,10 @@ def judge(config: JudgeConfig) -> Judged:
             open_sandbox(config.sandbox, config.slots) as sandbox,
             bar,
         ):
-            jobs = (job_of(program.problem, program.text, limits=limits, trace=config.trace) for program in programs)
+            jobs = (
+                job_of(program.problem, program.text, limits=limits, trace=config.trace, branches=config.branches)
+                for program in programs
+            )
             for verdict in _verdicts(jobs, sandbox):
                 counts[verdict.outcome.value] += 1
                 stream.write(json.dumps(line_of(verdict)) + "\n")
@@ -126,6 +132,7 @@ def line_of(verdict: Verdict) -> dict[str, Any]:
         "passed": verdict.passed,
         "tests": [asdict(test) for test in verdict.tests],
         "statements": [[*statement.span, statement.executed] for statement in verdict.statements],
+        "branches": [[*branch.span, branch.executed] for branch in verdict.branches],
     }
 
 

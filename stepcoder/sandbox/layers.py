@@ -64,7 +64,8 @@ def detect() -> Layers:
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     # Without a filter to load this fails in any case, but not for the same reason.
     prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, None, 0, 0)
-    return Layers(landlock.version(), filters=ctypes.get_errno() == errno.EFAULT)
+    filters = ctypes.get_errno() == errno.EFAULT
+    return Layers(landlock.version(), filters)
 
 
 def settings(layers: Layers, folders: list[str], unsafe: bool) -> dict[str, Any]:
@@ -87,6 +88,7 @@ def settings(layers: Layers, folders: list[str], unsafe: bool) -> dict[str, Any]
     return {
         "landlock": layers.landlock,
         "scoped": scoped,
+        "opens": layers.landlock > 0 or not layers.filters,
         "readable": readable(folders) if layers.landlock else [],
         "writable": WRITABLE,
         "zygote_filter": zygote_filter(opens=layers.landlock > 0).hex() if layers.filters else "",

@@ -195,7 +195,8 @@ class Pool:
 
 def _key(job: Job, tests: TestList) -> bytes:
     """The hash of everything that decides a verdict."""
-    parts = (job.program, job.preamble, job.entry_point, repr(job.limits), str(job.trace), str(job.run))
+    settings = (repr(job.limits), str(job.trace), str(job.run), str(job.branches), job.checker.model_dump_json())
+    parts = (job.program, job.preamble, job.entry_point, *settings)
     digest = hashlib.sha256(tests.digest.encode())
     for part in parts:
         data = part.encode(errors="surrogatepass")

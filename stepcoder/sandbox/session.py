@@ -38,7 +38,7 @@ class Program:
     preamble: Compiled | None
     compiled: Compiled
     probes: int
-    """A memfd with a byte for each statement, shared by all children."""
+    """A memfd with a byte for each probe, shared by all children."""
 
 
 class Session:
@@ -93,11 +93,10 @@ class Session:
             "entry_point": self._job.entry_point,
             "mode": self._mode,
             "name": "__main__" if self._mode == "stdin" else MODULE_NAME,
-            "probes": len(compiled.spans) > 0,
-            "statements": len(compiled.spans),
+            "probes": compiled.probes,
             "calls_itself": compiled.calls_itself,
             "preamble": preamble is not None,
-            "random": "random" in self._job.program or "random" in self._job.preamble,
+            "seed": self._job.run if "random" in self._job.preamble + self._job.program else None,
             "memory": limits.memory_mib << 20,
             "output": limits.output_bytes,
             "cpu": int(limits.cpu_seconds * (len(self._job.tests) + 2)) + 1,

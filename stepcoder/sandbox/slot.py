@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from stepcoder.problems.problem import CallTest, CheckTest, StdinTest
-from stepcoder.sandbox import compare
+from stepcoder.problems.problem import CheckTest, StdinTest
+from stepcoder.sandbox.answers import rule_on_claim, rule_on_output
 from stepcoder.sandbox.bench import Bench
 from stepcoder.sandbox.checks import run_check
 from stepcoder.sandbox.children import memory_file
 from stepcoder.sandbox.compiler import Compiler
 from stepcoder.sandbox.inside.child import PREAMBLE, PROGRAM
-from stepcoder.sandbox.job import Job, Outcome, Statement, TestResult, Verdict
+from stepcoder.sandbox.job import Branch, Job, Outcome, Statement, TestResult, Verdict
 from stepcoder.sandbox.prepared import PreparedTest, PreparedTests
 from stepcoder.sandbox.session import Program, Session, UnjudgeableError
-from stepcoder.sandbox.words import brief_claim, brief_value, output_difference
 from stepcoder.sandbox.zygote import Zygote
 
 NUMPY, SCIPY = "numpy", "scipy"
@@ -45,7 +44,7 @@ class Slot:
             ZygoteError: a process of the judge is gone; the job can be tried again.
         """
         compiler = self._compiling()
-        compiled = compiler.compile(job.program, PROGRAM, job.limits, job.entry_point, job.trace)
+        compiled = compiler.compile(job.program, PROGRAM, job.limits, job.entry_point, job.trace, job.branches)
         if compiled.rejection is not None:
             results = [compiled.rejection, *[TestResult(Outcome.NOT_RUN)] * (len(job.tests) - 1)]
             return Verdict(job.id, Outcome.COMPILE_ERROR, tuple(results))
@@ -55,11 +54,12 @@ class Slot:
         # numpy takes longer to import than most programs to run, and makes every fork dearer: a zygote of its own.
         text = job.preamble + job.program
         zygote = self._zygote(NUMPY if NUMPY in text or SCIPY in text else "")
-        probes = memory_file(size=len(compiled.spans))
+        probes = memory_file(size=compiled.probes)
         try:
             bench = Bench(zygote, compiler, job, Program(preamble, compiled, probes))
             results = _results(bench, prepared)
-            return Verdict(job.id, overall(results), tuple(results), _statements(bench.program))
+            statements, branches = _reached(bench.program)
+            return Verdict(job.id, overall(results), tuple(results), statements, branches=branches)
         except UnjudgeableError as fault:
             return unjudgeable(job, str(fault))
         finally:
@@ -141,10 +141,8 @@ def _run_script(bench: Bench, test: PreparedTest) -> TestResult:
     output = session.output or b""
     if len(output) > limit:
         return session.result(Outcome.OUTPUT_LIMIT, claim, detail=f"more than {limit} bytes")
-    actual = output.decode(errors="surrogateescape")
-    if compare.output_matches(test.test.stdout, actual):
-        return session.result(Outcome.PASS)
-    return session.result(Outcome.WRONG_ANSWER, detail=output_difference(test.test.stdout, actual))
+    ruling = rule_on_output(bench, test.test, output.decode(errors="surrogateescape"))
+    return session.result(ruling.outcome, detail=ruling.detail)
 
 
 def _run_calls(bench: Bench, tests: tuple[PreparedTest, ...], first: int) -> list[TestResult]:
@@ -164,7 +162,7 @@ def _run_calls(bench: Bench, tests: tuple[PreparedTest, ...], first: int) -> lis
                 if index > first:
                     session.ask(tests[index].request)
                 claim = session.claim(index)
-                result = None if claim is None else _judge_claim(session, tests[index], claim)
+                result = None if claim is None else _judge_claim(bench, session, tests[index], claim)
             if result is None:
                 break
             results.append(result)
@@ -181,29 +179,21 @@ def _run_calls(bench: Bench, tests: tuple[PreparedTest, ...], first: int) -> lis
     return results if forged is None else [forged] * (last - first)
 
 
-def _judge_claim(session: Session, test: PreparedTest, claim: dict[str, Any]) -> TestResult:
-    assert isinstance(test.test, CallTest)
+def _judge_claim(bench: Bench, session: Session, test: PreparedTest, claim: dict[str, Any]) -> TestResult:
     if "exception" in claim:
         return session.raised(claim)
     if "too_long" in claim:
         return session.result(Outcome.OUTPUT_LIMIT, claim, detail=f"a value of {claim['too_long']} bytes")
     if "too_deep" in claim:
         return session.result(Outcome.WRONG_ANSWER, claim, detail="a value nested too deep to be right")
-    value = claim.get("value")
-    if test.encoded is not None and value == test.encoded:
-        return session.result(Outcome.PASS, claim)
-    try:
-        if not compare.is_well_formed(value):
-            raise compare.MalformedError("no encoding of a value")
-        if "value" in claim and compare.matches(test.test.expected, value):
-            return session.result(Outcome.PASS, claim)
-    except compare.MalformedError as error:
-        return session.result(Outcome.SECURITY, claim, detail=f"a forged report: {error}")
-    detail = f"expected {brief_value(test.test.expected)}, got {brief_claim(value)}"
-    return session.result(Outcome.WRONG_ANSWER, claim, detail=detail)
+    ruling = rule_on_claim(bench, test, claim)
+    return session.result(ruling.outcome, claim, detail=ruling.detail)
 
 
-def _statements(program: Program) -> tuple[Statement, ...]:
-    spans = program.compiled.spans
-    reached = os.pread(program.probes, len(spans), 0)
-    return tuple(Statement(span, bool(hit)) for span, hit in sorted(zip(spans, reached, strict=True)))
+def _reached(program: Program) -> tuple[tuple[Statement, ...], tuple[Branch, ...]]:
+    """Statements and arms of expressions with their state, each in the order of the source."""
+    compiled = program.compiled
+    hits = [bool(hit) for hit in os.pread(program.probes, compiled.probes, 0)]
+    statements = sorted(zip(compiled.spans, hits, strict=False))
+    arms = sorted(zip(compiled.arms, hits[len(compiled.spans) :], strict=True))
+    return tuple(Statement(*item) for item in statements), tuple(Branch(*item) for item in arms)

@@ -13,8 +13,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from stepcoder.problems.checker import parse_checker
 from stepcoder.problems.problem import Test
-from stepcoder.sandbox.job import Job, Limits, Outcome, Span, Statement, TestResult, Verdict
+from stepcoder.sandbox.job import Branch, Job, Limits, Outcome, Span, Statement, TestResult, Verdict
 
 _TESTS = TypeAdapter(tuple[Test, ...])
 
@@ -49,12 +50,19 @@ def job_to_data(job: Job, tests_digest: str) -> dict[str, Any]:
         "limits": vars(job.limits),
         "trace": job.trace,
         "run": job.run,
+        "checker": job.checker.model_dump(),
+        "branches": job.branches,
     }
 
 
 def job_from_data(data: dict[str, Any], tests: tuple[Test, ...]) -> Job:
-    """A job back, with its tests."""
-    return Job(**data | {"tests": tests, "limits": Limits(**data["limits"])})
+    """A job back, with its tests.
+
+    Raises:
+        pydantic.ValidationError: its checker is none that this version knows.
+    """
+    checker = parse_checker(data.get("checker", "exact"))
+    return Job(**data | {"tests": tests, "limits": Limits(**data["limits"]), "checker": checker})
 
 
 def verdict_to_data(verdict: Verdict) -> dict[str, Any]:
@@ -65,6 +73,7 @@ def verdict_to_data(verdict: Verdict) -> dict[str, Any]:
         "tests": [vars(test) for test in verdict.tests],
         "statements": [[*statement.span, statement.executed] for statement in verdict.statements],
         "lacking": verdict.lacking,
+        "branches": [[*branch.span, branch.executed] for branch in verdict.branches],
     }
 
 
@@ -76,6 +85,7 @@ def verdict_from_data(data: dict[str, Any]) -> Verdict:
         tuple(TestResult(**test | {"outcome": Outcome(test["outcome"])}) for test in data["tests"]),
         tuple(Statement(Span(*span), executed) for *span, executed in data["statements"]),
         tuple(data["lacking"]),
+        tuple(Branch(Span(*span), executed) for *span, executed in data.get("branches", ())),
     )
 
 

@@ -98,15 +98,13 @@ class Zygote:
         try:
             request = zygote.REQUEST.pack(zygote.FORK, 0)
             socket.send_fds(self._control, [request], [theirs.fileno(), stdin, stdout, probes])
-            message, descriptors, _, _ = socket.recv_fds(self._control, zygote.FORKED.size, 1)
-            if len(message) != zygote.FORKED.size or len(descriptors) != 1:
-                raise ZygoteError("the zygote hung up")
+            (pid,) = zygote.FORKED.unpack(self._reply(zygote.FORKED.size))
         except (OSError, ZygoteError) as error:
             ours.close()
             raise ZygoteError(f"the zygote does not fork: {error}") from error
         finally:
             theirs.close()
-        return Child(zygote.FORKED.unpack(message)[0], descriptors[0], ours)
+        return Child(pid, ours)
 
     def reap(self, child: Child) -> tuple[int, float]:
         """Ends a child and all it started.

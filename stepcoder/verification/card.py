@@ -44,6 +44,8 @@ class SplitFacts(_Part):
     tests: int
     encodings: dict[str, int]
     """Problems by the kind of their tests: `call`, `stdin`, or `check` where at least one test is a check."""
+    checkers: dict[str, int]
+    """Problems by the name of their checker."""
     difficulties: dict[str, int]
     conditionals: Conditionals
 
@@ -95,6 +97,7 @@ def facts(problems: Sequence[Problem]) -> SplitFacts:
         families=len({problem.family for problem in problems if problem.family is not None}),
         tests=sum(len(problem.tests) for problem in problems),
         encodings=_sorted(Counter(map(_encoding, problems))),
+        checkers=_sorted(Counter(problem.checker.name for problem in problems)),
         difficulties=_sorted(Counter(problem.difficulty or "unknown" for problem in problems)),
         conditionals=Conditionals(
             total=sum(counts),

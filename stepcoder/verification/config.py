@@ -23,7 +23,8 @@ class VerifyConfig(StepConfig):
     corrections: str | None = None
     """Address of a reviewer's corrections, JSON Lines: `{"id": …, "action": "drop", "why": …}`, or
     `{"id": …, "action": "outputs", "outputs": {"0": value}, "why": …}` with the expected value (standard output as a
-    string, or the value to be returned) of some of the record's tests, counted from 0."""
+    string, or the value to be returned; under the checker `any_of` a list of them) of some of the record's tests,
+    counted from 0."""
     evaluation_sets: tuple[str, ...] = ()
     """Sets that training data must not leak from, each as `FORMAT=ADDRESS`."""
     leakage_threshold: float = Field(default=0.5, ge=0, le=1)

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stepcoder.errors import DataError
-from stepcoder.problems import CallTest, CheckTest, Entry, Problem, Test, values
+from stepcoder.problems import AnyOf, CallTest, Checker, CheckTest, Entry, Problem, Test, values
 from stepcoder.problems.files import raise_all, read_rows
+from stepcoder.problems.problem import misfit
 
 
 class _Correction(BaseModel):
@@ -80,7 +81,7 @@ def correct(problem: Problem, correction: Outputs) -> Problem:
     """The problem with the corrected outputs."""
     tests = list(problem.tests)
     for index, value in correction.outputs.items():
-        tests[index] = _corrected(tests[index], value)
+        tests[index] = _corrected(problem.checker, tests[index], value)
     return problem.model_copy(update={"tests": tuple(tests)})
 
 
@@ -95,20 +96,28 @@ def _faults(correction: Correction, entry: Entry) -> list[str]:
             faults.append(f"outputs.{index}: the record has {len(entry.problem.tests)} tests, counted from 0")
             continue
         try:
-            _corrected(entry.problem.tests[index], value)
+            _corrected(entry.problem.checker, entry.problem.tests[index], value)
         except DataError as error:
             faults.append(f"outputs.{index}: {error}")
     return faults
 
 
-def _corrected(test: Test, value: Any) -> Test:
+def _corrected(checker: Checker, test: Test, value: Any) -> Test:
+    """The test with another output; under the checker `any_of` a list of accepted ones."""
+    corrected: Test
     if isinstance(test, CheckTest):
         raise DataError("this test is a check without an expected output; mend the record, or drop it")
     if isinstance(test, CallTest):
         try:
-            return test.model_copy(update={"expected": values.decode(value)})
+            corrected = test.model_copy(update={"expected": values.decode(value)})
         except ValueError as error:
             raise DataError(str(error)) from error
-    if not isinstance(value, str):
-        raise DataError("standard output must be a string")
-    return test.model_copy(update={"stdout": value})
+    else:
+        outputs = value if isinstance(checker, AnyOf) and isinstance(value, list) and value else [value]
+        if not all(isinstance(item, str) for item in outputs):
+            raise DataError("standard output must be a string")
+        corrected = test.model_copy(update={"stdout": outputs[0], "alternatives": tuple(outputs[1:])})
+    fault = misfit(checker, corrected)
+    if fault is not None:
+        raise DataError(fault)
+    return corrected

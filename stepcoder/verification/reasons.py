@@ -31,6 +31,8 @@ class Reason(StrEnum):
     """The reference solution breaks off, only passes, or does not define the entry point."""
     MISSING_LIBRARY = "missing_library"
     """The reference solution imports what the sandbox has not."""
+    CHECKER = "checker"
+    """The checker passes a program that gives the same empty answer to every test."""
     WRONG_ANSWER = "wrong_answer"
     """The reference solution gives another answer than a test expects."""
     RUNTIME_ERROR = "runtime_error"

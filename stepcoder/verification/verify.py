@@ -16,8 +16,8 @@ from stepcoder.problems.leakage import leaked_share, line_pool
 from stepcoder.problems.readers import content_hash
 from stepcoder.problems.splits import SPLITS, Split
 from stepcoder.sandbox import open_sandbox
+from stepcoder.verification import blind, dataset, judging, probing
 from stepcoder.verification import card as cards
-from stepcoder.verification import dataset, judging, probing
 from stepcoder.verification.config import VerifyConfig
 from stepcoder.verification.corrections import Correction, read_corrections
 from stepcoder.verification.dataset import Rejected
@@ -34,8 +34,9 @@ SHOWN_REJECTIONS = 10
 def verify(config: VerifyConfig) -> cards.Card:
     """Checks every record, and writes the dataset folder.
 
-    1. read the records, apply corrections, check what needs no run; 2. run each reference solution on all its tests,
-    several times; 3. reject leaks and repeated statements among those that passed; 4. split, write, publish.
+    1. read the records, apply corrections, check what needs no run; 2. try imports, preambles and checkers, then run
+    each reference solution on all its tests, several times; 3. reject leaks and repeated statements among those that
+    passed; 4. split, write, publish.
 
     A killed run goes on where it was when it is started again with the same `out`: judgements lie in
     `OUT.partial/` (for an object store, in the machine's folder for temporary files) until the dataset is published.
@@ -121,10 +122,12 @@ def _run_all(cases: Sequence[Case], journal: Journal, config: VerifyConfig) -> l
     problems = [case.problem for case in cases if case.problem]
     keys = {problem.id: _key(problem, config) for problem in problems}
     todo = {keys[problem.id]: problem for problem in problems if keys[problem.id] not in journal}
-    unfit: Mapping[str, Rejection] = {}
+    unfit: dict[str, Rejection] = {}
     if problems:
         with open_sandbox(config.sandbox, config.workers) as sandbox:
             unfit = probing.unfit(problems, sandbox, config.limits)
+            fit = [problem for problem in problems if problem.id not in unfit]
+            unfit |= blind.credulous(fit, sandbox, config.limits)
             runnable = [problem for problem in todo.values() if problem.id not in unfit]
             rejected = 0
             bar: Progress[int] = progress(len(runnable), "judging reference solutions")
@@ -145,7 +148,7 @@ def _run_all(cases: Sequence[Case], journal: Journal, config: VerifyConfig) -> l
 
 def _key(problem: Problem, config: VerifyConfig) -> str:
     """A hash of everything that a judgement depends on."""
-    judged = problem.model_dump(mode="json", include={"preamble", "solution", "entry_point", "tests"})
+    judged = problem.model_dump(mode="json", include={"preamble", "solution", "entry_point", "tests", "checker"})
     limits = config.model_dump(include={"cpu_seconds", "wall_seconds", "memory_mib", "output_bytes", "repeats"})
     return content_hash([judged, limits, __version__])
 

@@ -168,7 +168,19 @@ def test_no_json_breaks_the_comparison(claim: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(
     "claim",
-    [{"$int": 7}, {"$tuple": 3}, {"$dict": [[1]]}, {"$unknown": 1}, {"$int": "7", "$float": "1"}, {"$complex": ["1"]}],
+    [
+        {"$int": 7},
+        {"$int": "zz"},
+        {"$float": "zz"},
+        {"$float": "1" * 99},
+        {"$bytes": "z"},
+        {"$tuple": 3},
+        {"$dict": [[1]]},
+        {"$unknown": 1},
+        {"$int": "7", "$float": "1"},
+        {"$complex": ["1"]},
+        {"$complex": ["1", "zz"]},
+    ],
 )
 def test_what_the_encoding_never_writes_is_malformed(claim: Any) -> None:
     assert not is_well_formed(claim)

@@ -6,7 +6,7 @@ import json
 import math
 
 from stepcoder.problems import CallTest, CheckTest, StdinTest
-from stepcoder.sandbox import Job, Limits, Outcome, Span, Statement, TestResult, Verdict, wire
+from stepcoder.sandbox import Branch, Job, Limits, Outcome, Span, Statement, TestResult, Verdict, wire
 
 TESTS = (
     CallTest.of(((1, 2), {3: {4}}, b"\xff", 2**200, math.inf), "\ud800"),
@@ -16,7 +16,9 @@ TESTS = (
 
 
 def test_jobs_and_their_tests_come_back_as_they_were() -> None:
-    job = Job("a", "x = '\ud800'", TESTS, "f", "import math", Limits(cpu_seconds=0.5), trace=False, run=3)
+    job = Job(
+        "a", "x = '\ud800'", TESTS, "f", "import math", Limits(cpu_seconds=0.5), trace=False, run=3, branches=True
+    )
     text = wire.dump_tests(TESTS)
     data = json.loads(json.dumps(wire.job_to_data(job, wire.digest_of(text))))
     assert data["tests"] == wire.digest_of(text)
@@ -25,5 +27,12 @@ def test_jobs_and_their_tests_come_back_as_they_were() -> None:
 
 def test_verdicts_come_back_as_they_were() -> None:
     result = TestResult(Outcome.WRONG_ANSWER, "E: \ud800", 3, 0.25, "tail", "detail")
-    verdict = Verdict("a", Outcome.WRONG_ANSWER, (result,), (Statement(Span(1, 0, 1, 5), True),), ("landlock",))
+    verdict = Verdict(
+        "a",
+        Outcome.WRONG_ANSWER,
+        (result,),
+        (Statement(Span(1, 0, 1, 5), True),),
+        ("landlock",),
+        (Branch(Span(1, 4, 1, 5), False),),
+    )
     assert wire.verdict_from_data(json.loads(json.dumps(wire.verdict_to_data(verdict)))) == verdict

@@ -231,3 +231,39 @@ def test_an_earlier_dataset_is_replaced(configure):
 def test_a_missing_file_is_named(configure, tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         verify(configure([], problems=str(tmp_path / "nowhere.jsonl")))
+
+
+def test_corrections_list_all_accepted_outputs_of_a_record_with_any_of(configure):
+    call = record("call", GOOD, checker="any_of", outputs=[[9, 2], [9]])
+    stdin = {
+        "canonical_solution": "def f():\n    print(4)\n",
+        "starter_code": "def f():\n",
+        "inputs": ["", ""],
+        "checker": "any_of",
+    }
+    lines = [call, record("stdin", GOOD, outputs=[["4", "5"], ["6"]], **stdin)]
+    corrections = [
+        {"id": "call", "action": "outputs", "outputs": {"1": [3, 4]}, "why": "both"},
+        {"id": "stdin", "action": "outputs", "outputs": {"1": ["7", "4"]}, "why": "both"},
+    ]
+    config = configure(lines, corrections, validation=0, test=0)
+    assert verify(config).accepted == 2
+    call, stdin = accepted(config.out)
+    assert call.tests[1].expected == [3, 4]
+    assert (stdin.tests[1].stdout, stdin.tests[1].alternatives) == ("7", ("4",))
+    for outputs, says in [({"1": 4}, "non-empty list"), ({"1": []}, "non-empty list")]:
+        wrong = [{"id": "call", "action": "outputs", "outputs": outputs, "why": "x"}]
+        with pytest.raises(DataError, match=says):
+            verify(configure(lines, wrong))
+
+
+def test_a_record_is_judged_again_when_its_checker_changes(configure):
+    from stepcoder.problems import Exact, Unordered
+    from stepcoder.verification.verify import _key
+
+    config = configure([json.dumps(record("a", GOOD))], validation=0, test=0)
+    verify(config)
+    (problem,) = accepted(config.out)
+    other = problem.model_copy(update={"checker": Unordered()})
+    assert problem.checker == Exact()
+    assert _key(problem, config) != _key(other, config)

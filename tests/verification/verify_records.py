@@ -77,6 +77,64 @@ CASES = {
         "flaky",
         "in 3 runs of the same program",
     ),
+    "any-answer": (
+        record(
+            "any-answer",
+            GOOD,
+            checker={"name": "program", "code": "def check(arguments, expected, actual):\n    return True\n"},
+        ),
+        "checker",
+        "the checker accepts a program that always returns None",
+    ),
+    "vacuous": (
+        record(
+            "vacuous",
+            "def f(n):\n    return [n, n]\n",
+            outputs=[[[1, 1]], [[2, 2]]],
+            checker={
+                "name": "program",
+                "code": "def check(arguments, expected, actual):\n    return all(x in expected for x in actual)\n",
+            },
+        ),
+        "checker",
+        "always returns []",
+    ),
+    "any-output": (
+        record(
+            "any-output",
+            "def f():\n    print(4)\n",
+            starter_code="def f():\n",
+            inputs=["1"],
+            outputs=["4"],
+            checker={"name": "program", "code": "def check(*answers):\n    return True\n"},
+        ),
+        "checker",
+        "prints nothing",
+    ),
+    "any-number": (
+        record("any-number", GOOD, outputs=[[2.0], [4.0]], checker={"name": "float", "absolute": 10}),
+        "checker",
+        "always returns 0",
+    ),
+    "its-checker-fails": (
+        record(
+            "its-checker-fails",
+            GOOD,
+            checker={"name": "program", "code": "def check(a, b, c):\n    return c['x'] == b\n"},
+        ),
+        "wrong_answer",
+        "the checker fails: TypeError",
+    ),
+    "no-such-checker": (
+        record("no-such-checker", GOOD, checker="sorted"),
+        "schema",
+        "checker: Input tag 'sorted' found",
+    ),
+    "not-in-this-order": (
+        record("not-in-this-order", "def f(n):\n    return [2, 1]\n", outputs=[[[1, 2]], [[1, 2]]]),
+        "wrong_answer",
+        "expected [1, 2], got [2, 1]",
+    ),
     "twin-2": (
         record("twin-2", "def f(n):\n    return n + n\n", **STATEMENT),
         "duplicate",
@@ -92,6 +150,24 @@ ACCEPTED = {
     "twin-1": record("twin-1", GOOD, **STATEMENT),
     # Its statement is that of the twins, and its id comes first, but it does not work: it takes nobody's place.
     "corrected": record("corrected", GOOD, outputs=[[2], [5]]),
+    "any-order": record(
+        "any-order", "def f(n):\n    return [2, 1]\n", outputs=[[[1, 2]], [[2, 1]]], checker="unordered"
+    ),
+    "half-or-double": record(
+        "half-or-double",
+        GOOD,
+        outputs=[[0.5, 2], [1, 4]],
+        checker="any_of",
+    ),
+    "its-checker-knows": record(
+        "its-checker-knows",
+        GOOD,
+        outputs=[[0], [0]],
+        checker={
+            "name": "program",
+            "code": "def check(arguments, expected, actual):\n    return actual == 2 * arguments[0]\n",
+        },
+    ),
     **{f"more-{number}": record(f"more-{number}", GOOD) for number in range(8)},
 }
 CORRECTIONS = [

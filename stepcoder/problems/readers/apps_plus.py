@@ -6,10 +6,11 @@ import ast
 from collections import Counter
 from typing import Any
 
+from stepcoder.problems.checker import AnyOf
 from stepcoder.problems.code import signature, syntax_fault, tidy
 from stepcoder.problems.conditionals import Conditional, Kind, conditionals
 from stepcoder.problems.faults import FaultKind
-from stepcoder.problems.problem import CallTest, Problem, StdinTest, Test
+from stepcoder.problems.problem import CallTest, Problem, StdinTest, Test, misfit
 from stepcoder.problems.readers.fields import Fields
 
 _SCOPES: dict[str, Kind] = {"If Statement Body": "if", "For Loop Body": "for", "While Loop Body": "while"}
@@ -19,7 +20,8 @@ def read(record: Any, identity: str, where: str) -> Problem:
     """One record as a problem.
 
     Keys: `prompt`, `canonical_solution`, `inputs`, `outputs`, `starter_code`, `difficulty`; optional `scope`, `id`,
-    `family`. Other keys are ignored.
+    `family`, `checker`. Other keys are ignored. Under the checker `any_of` each entry of `outputs` is the list of
+    accepted outputs, or of accepted values.
 
     Args:
         record: The decoded JSON value.
@@ -33,7 +35,12 @@ def read(record: Any, identity: str, where: str) -> Problem:
     statement = _statement(fields, fields.text("prompt"))
     solution = fields.text("canonical_solution")
     head = _starter(fields, fields.text("starter_code"))
-    tests = _tests(fields, fields.items("inputs"), fields.items("outputs"))
+    checker = fields.checker("checker")
+    tests = _tests(fields, fields.items("inputs"), fields.items("outputs"), isinstance(checker, AnyOf))
+    for index, test in enumerate(tests):
+        fault = misfit(checker, test)
+        if fault is not None:
+            fields.fail(FaultKind.SCHEMA, f"outputs[{index}]", fault)
     difficulty = fields.difficulty("difficulty")
     family = fields.name("family")
     fields.name("id")
@@ -51,6 +58,7 @@ def read(record: Any, identity: str, where: str) -> Problem:
         solution=tidy(solution),
         entry_point=entry_point,
         tests=tests,
+        checker=checker,
         difficulty=difficulty,
         family=family,
         source=where,
@@ -90,31 +98,44 @@ def _takes_arguments(starter: str) -> bool:
     return needed > isinstance(tree.body[-1], ast.ClassDef)
 
 
-def _tests(fields: Fields, inputs: list[Any], outputs: list[Any]) -> tuple[Test, ...]:
+def _tests(fields: Fields, inputs: list[Any], outputs: list[Any], any_of: bool) -> tuple[Test, ...]:
     if not inputs or not outputs:
         return ()
     if len(inputs) != len(outputs):
         fields.fail(FaultKind.SCHEMA, "outputs", f"has {len(outputs)} entries, `inputs` has {len(inputs)}")
         return ()
-    if inputs and all(isinstance(value, str) for value in [*inputs, *outputs]):
-        return tuple(StdinTest(stdin=given, stdout=wanted) for given, wanted in zip(inputs, outputs, strict=True))
+    pairs = list(zip(inputs, outputs, strict=True))
+    if all(isinstance(given, str) and _is_output(wanted, any_of) for given, wanted in pairs):
+        return tuple(_stdin_test(given, wanted) for given, wanted in pairs)
     tests = []
-    for index, (given, wanted) in enumerate(zip(inputs, outputs, strict=True)):
-        if not isinstance(given, list) or not isinstance(wanted, list) or len(wanted) != 1:
+    for index, (given, wanted) in enumerate(pairs):
+        if not isinstance(given, list) or not isinstance(wanted, list) or not (wanted if any_of else len(wanted) == 1):
             fields.fail(
                 FaultKind.SCHEMA,
                 f"inputs[{index}], outputs[{index}]",
                 "must be two strings in every test (standard input and output), or in every test a list with one "
-                "value an argument and a list with the one expected value",
+                "value an argument and a list with the one expected value"
+                + (". Under the checker 'any_of' an output is a non-empty list of them" if any_of else ""),
             )
             continue
         args = [_decode(fields, f"inputs[{index}][{place}]", value) for place, value in enumerate(given)]
-        expected = _decode(fields, f"outputs[{index}][0]", wanted[0])
+        expected = [_decode(fields, f"outputs[{index}][{place}]", value) for place, value in enumerate(wanted)]
         try:
-            tests.append(CallTest.of(tuple(args), expected))
+            tests.append(CallTest.of(tuple(args), expected if any_of else expected[0]))
         except ValueError as error:
             fields.fail(FaultKind.SCHEMA, f"inputs[{index}], outputs[{index}]", str(error))
     return tuple(tests)
+
+
+def _is_output(wanted: Any, any_of: bool) -> bool:
+    if any_of and isinstance(wanted, list):
+        return bool(wanted) and all(isinstance(item, str) for item in wanted)
+    return isinstance(wanted, str)
+
+
+def _stdin_test(given: str, wanted: str | list[str]) -> StdinTest:
+    stdout, *others = [wanted] if isinstance(wanted, str) else wanted
+    return StdinTest(stdin=given, stdout=stdout, alternatives=tuple(others))
 
 
 def _decode(fields: Fields, field: str, value: Any) -> Any:

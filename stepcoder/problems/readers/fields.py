@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, Self, get_args
 
+from pydantic import ValidationError
+
+from stepcoder.problems.checker import EXACT, Checker, parse_checker
 from stepcoder.problems.faults import Fault, FaultKind, RecordError
 from stepcoder.problems.problem import Difficulty
 
@@ -78,6 +81,24 @@ class Fields:
         if value.strip() and value not in known:
             self.fail(FaultKind.SCHEMA, key, f"must be one of {', '.join(known)}, not {value!r}")
         return known.get(value)
+
+    def checker(self, key: str) -> Checker:
+        """A checker, in its short form or with settings; exact when the key is absent."""
+        if not self.has(key):
+            return EXACT
+        try:
+            return parse_checker(self._record[key])
+        except ValidationError as error:
+            for fault in error.errors(include_url=False, include_input=False, include_context=False):
+                setting = ".".join(str(part) for part in fault["loc"][1:])
+                self.fail(FaultKind.SCHEMA, f"{key}.{setting}" if setting else key, fault["msg"])
+            return EXACT
+
+    def no_checker(self, key: str) -> None:
+        """Notes a fault when a record of a format without checkers names one: it must not be passed over."""
+        if self.has(key):
+            message = "this format has no checkers: its tests are asserts; write the record in apps_plus form"
+            self.fail(FaultKind.SCHEMA, key, message)
 
     def _get(self, key: str, kind: type, called: str, required: bool) -> Any:
         value = self._record.get(key)

@@ -30,6 +30,7 @@ def read(record: Any, identity: str, where: str) -> Problem:
     """
     fields = Fields(record, where)
     fields.name("task_id")
+    fields.no_checker("checker")
     prompt = fields.text("prompt")
     entry_point = fields.text("entry_point").strip()
     body = fields.text("canonical_solution")

