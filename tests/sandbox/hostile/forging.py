@@ -524,4 +524,35 @@ CASES = [
         "def f(a):\n    print(chr(0xD800).encode(errors='surrogatepass'))\n    raise ValueError('\\ud800' * 9)",
         {ERROR},
     ),
+    Case(
+        "the map of executed statements, made shorter where no statement follows",
+        """
+        import os
+        def cut():
+            for fd in range(3, 64):
+                try: os.ftruncate(fd, 0)
+                except OSError: pass
+            return 0
+        f = lambda a: [cut() for _ in range(2)]
+        f(1) and os._exit(0)
+        """,
+        {WRONG, ERROR, SECURITY},
+    ),
+    Case(
+        "the map of executed statements, made shorter by a value on its way out",
+        """
+        import os
+        class Last:
+            def __del__(self): [os.ftruncate(fd, 0) for fd in range(3, 64) if fd in self.fds]
+        def f(a):
+            last = Last()
+            last.fds = []
+            for fd in range(3, 64):
+                try: os.pread(fd, 1, 0)
+                except OSError: continue
+                last.fds.append(fd)
+            return 0
+        """,
+        {WRONG, ERROR, SECURITY},
+    ),
 ]

@@ -189,6 +189,7 @@ class Host:
         (self._folder / "test.jsonl").write_text(answer)
         self._before = snapshot(self._folder)
         self._processes = programs()
+        self._cores = set(glob.glob("/core*"))
         self._descriptors = len(os.listdir("/proc/self/fd"))
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
@@ -291,6 +292,9 @@ class Host:
                 found.append(f"{path} was left")
                 with contextlib.suppress(OSError):
                     os.rmdir(path) if os.path.isdir(path) else os.unlink(path)
+        for path in set(glob.glob("/core*")) - self._cores:
+            found.append(f"{path} was left")
+            os.unlink(path)
         queue = libc.mq_open(f"/{self._name}".encode(), os.O_RDONLY)
         if queue >= 0:
             os.close(queue)

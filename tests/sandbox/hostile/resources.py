@@ -243,7 +243,7 @@ CASES = [
         """
         import resource
         def f(a):
-            for which in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_CORE):
+            for which in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
                 try: resource.setrlimit(which, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
                 except (OSError, ValueError): continue
                 print("BREACH", which)
@@ -251,6 +251,18 @@ CASES = [
         harm="limits may be raised",
     ),
     # Disk.
+    Case(
+        "a core file",
+        """
+        import os, resource
+        def f(a):
+            try: resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            except (OSError, ValueError): pass
+            os.abort()
+        """,
+        {ERROR, SECURITY},
+        harm="a core file is left, which holds the memory of the program",
+    ),
     Case(
         "a thousand files of its greatest size",
         """

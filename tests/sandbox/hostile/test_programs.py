@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import secrets
@@ -82,7 +83,9 @@ class Bench:
     def judge(self, program: str, tests: tuple[Test, ...], limits: Limits) -> Verdict:
         """A verdict, never from the cache."""
         run = next(self._runs)
-        job = Job("job", f"{program}\n# {run} {secrets.token_hex(4)}\n", tests, "f", limits=limits, run=run)
+        job = Job(
+            "job", f"{program}\n# {run} {secrets.token_hex(4)}\n", tests, "f", limits=limits, run=run, branches=True
+        )
         return self._sandbox.judge([job])[0]
 
 
@@ -113,13 +116,14 @@ def test_a_hostile_program_gets_no_pass_and_does_no_harm(bench: Bench, case: Cas
         bench.judge(fill(case.before, words), ADD, LIMITS)
     tests = case.tests(answer)
     started = time.monotonic()
-    verdict = bench.judge(fill(case.program, words), tests, case.limits)
+    program = fill(case.program, words)
+    verdict = bench.judge(program, tests, case.limits)
     seconds = time.monotonic() - started
-    faults = faults_of(verdict, case, answer, secret)
+    faults = faults_of(verdict, case, answer, secret, statements_in(program))
     if seconds > SLACK_SECONDS + case.limits.wall_seconds * (len(tests) + 1):
         faults.append(f"the verdict took {seconds:.1f} s")
-    for program in (RIGHT, textwrap.dedent(case.after)) if case.after else (RIGHT,):
-        after = bench.judge(program, ADD, ROOMY)
+    for right in (RIGHT, textwrap.dedent(case.after)) if case.after else (RIGHT,):
+        after = bench.judge(right, ADD, ROOMY)
         if not after.passed:
             faults.append(f"a right program after it: {after.tests[0]}")
     if bench.host is not None:
@@ -145,14 +149,27 @@ def test_the_same_program_does_its_harm_where_nothing_keeps_it(bench: Bench, cas
     assert bench.host.harm() or bench.host.secret in end.stdout, f"no harm: {end.stdout} {end.stderr}"
 
 
-def faults_of(verdict: Verdict, case: Case, answer: str, secret: str) -> list[str]:
-    """What is wrong with a verdict on a hostile program."""
+def statements_in(program: str) -> int | None:
+    """How many statements a program has; the docstring of a function or a class is none of its own. None: too deep to say."""
+    try:
+        nodes = list(ast.walk(ast.parse(program)))
+    except (SyntaxError, RecursionError):
+        return None
+    documented = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    docstrings = [node for node in nodes if isinstance(node, documented) and ast.get_docstring(node) is not None]
+    return sum(isinstance(node, ast.stmt) for node in nodes) - len(docstrings)
+
+
+def faults_of(verdict: Verdict, case: Case, answer: str, secret: str, statements: int | None) -> list[str]:
+    """What is wrong with a verdict on a hostile program of so many statements."""
     faults = []
     if verdict.passed:
         faults.append("it passes")
     outcomes = {test.outcome for test in verdict.tests} - {Outcome.NOT_RUN}
     if outcomes - case.allowed:
         faults.append(f"outcomes {sorted(outcomes - case.allowed)} are not among {sorted(case.allowed)}")
+    elif Outcome.COMPILE_ERROR not in outcomes and statements not in (None, len(verdict.statements)):
+        faults.append(f"the verdict has {len(verdict.statements)} of {statements} statements")
     if secret in repr(verdict):
         faults.append("the secret is in the verdict")
     if BREACH in repr(verdict):
