@@ -7,8 +7,8 @@ list of what only the zygote may do. Both are compiled once in a supervisor.
 from __future__ import annotations
 
 import errno
+import os
 import socket
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -144,7 +144,7 @@ def _adder(s: Any, filter_: Any) -> Callable[..., None]:
 
 
 def _compiled(filter_: Any) -> bytes:
-    with tempfile.TemporaryFile() as file:
+    with open(os.memfd_create("filter"), "w+b", buffering=0) as file:
         filter_.export_bpf(file)
         file.seek(0)
         return file.read()

@@ -32,6 +32,10 @@ main(int(link), folders, unsafe=mode == "unsafe")
 """
 
 
+TOLD_BYTES = 2000
+"""Of what a supervisor wrote before it ended."""
+
+
 class SupervisorError(Exception):
     """The supervisor is gone: a fault of the judge, never of a program's verdict."""
 
@@ -56,6 +60,7 @@ class Supervisor:
         """
         ours, theirs = socket.socketpair()
         self._link = ours
+        self._errors = os.memfd_create("supervisor-errors")
         self._known: Recent[str, bool] = Recent(supervision.TEST_LISTS, supervision.TEST_BYTES)
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         folders = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
@@ -68,6 +73,7 @@ class Supervisor:
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=self._errors,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
@@ -76,10 +82,11 @@ class Supervisor:
         try:
             kind, payload = frames.receive(ours.fileno())
         except (OSError, EOFError) as error:
-            self.kill()
-            raise SupervisorError("the supervisor ended while it started; its standard error says why") from error
+            why = self._last_words()
+            self.close()
+            raise SupervisorError(f"the supervisor ended while it started: {why}") from error
         if kind == supervision.REFUSED:
-            self.kill()
+            self.close()
             raise StepCoderError(f"the sandbox cannot start: {payload.decode()}")
         self.lacking: tuple[str, ...] = tuple(json.loads(payload))
 
@@ -104,7 +111,7 @@ class Supervisor:
             frames.send(link, supervision.END, b"")
             _, payload = frames.receive(link)
         except (OSError, EOFError) as error:
-            raise SupervisorError(f"the supervisor hung up: {error}") from error
+            raise SupervisorError(f"the supervisor hung up: {self._last_words() or error}") from error
         return wire.load_verdicts(payload)
 
     def kill(self) -> None:
@@ -115,6 +122,12 @@ class Supervisor:
             self._link.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Ends the process and gives its descriptor back."""
+        """Ends the process and gives its descriptors back."""
         self.kill()
         self._link.close()
+        os.close(self._errors)
+
+    def _last_words(self) -> str:
+        """The end of what the process wrote to its standard error."""
+        size = os.fstat(self._errors).st_size
+        return os.pread(self._errors, TOLD_BYTES, max(0, size - TOLD_BYTES)).decode(errors="replace").strip()
