@@ -34,7 +34,7 @@ def test_the_program_starts_with_constants_for_an_environment_and_no_place_to_wr
     program = """
         import os, sys
         def f(a, b):
-            assert sorted(os.environ)[:2] == ["LC_ALL", "MKL_NUM_THREADS"] and len(os.environ) <= 7
+            assert {"LC_ALL", "PYTHONHASHSEED", "TZ"} <= os.environ.keys() and len(os.environ) <= 9
             assert sys.argv == ["program.py"]
             for attempt in (lambda: open("left.txt", "w"), lambda: os.mkdir("left"), lambda: os.listdir()):
                 try: attempt()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from stepcoder.problems import CallTest, StdinTest, Test
+from stepcoder.problems import CallTest, Checker, Exact, StdinTest, Test
 from stepcoder.sandbox import Limits, Outcome
 
 WRONG = Outcome.WRONG_ANSWER
@@ -74,6 +74,8 @@ class Case:
     after: str = ""
     """A right program that would show what this one left behind; `f(a, b)` is `a + b`."""
     limits: Limits = LIMITS
+    checker: Checker = field(default_factory=Exact)
+    """What decides which answers pass."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from hostile import (
+    checkers,
     checks,
     clocks,
     controls,
@@ -36,21 +37,22 @@ from hostile import (
 from hostile.case import BREACH, LIMITS, Case, Control
 from hostile.host import Host
 from hostile.text import fill, words_of
-from stepcoder.problems import CallTest, Test
+from stepcoder.problems import CallTest, Checker, Exact, Test
 from stepcoder.sandbox import Job, Limits, Outcome, Sandbox, Verdict, open_sandbox
 
 ADDRESS = os.environ.get("STEPCODER_TEST_SANDBOX", "local")
-HERE = ADDRESS == "local" or os.environ.get("STEPCODER_TEST_SANDBOX_HERE") == "1"
+HERE = os.environ.get("STEPCODER_TEST_SANDBOX_HERE", "1" if ADDRESS == "local" else "0") == "1"
 """Whether programs run on this machine, so that its files, processes and sockets are what they would harm."""
 ANYWHERE = {"@NAME@", "@KEY@", "@SECRET@"}
 RIGHT = "def f(a, b):\n    return a + b"
 ADD: tuple[Test, ...] = (CallTest.of((1, 2), 3), CallTest.of((5, 5), 10))
 ROOMY = Limits(cpu_seconds=3.0, wall_seconds=10.0, memory_mib=512, output_bytes=1 << 16)
+EXACT = Exact()
 SLACK_SECONDS = 10.0
 
 FAMILIES = (
     *(leaving, equality, patching, reading, forging, clocks, leniency, leaks),
-    *(files, processes, network, kernel, poison, resources, checks),
+    *(files, processes, network, kernel, poison, resources, checks, checkers),
 )
 CASES = [
     pytest.param(case, id=f"{family.__name__.rpartition('.')[2]}: {case.name}")
@@ -80,12 +82,11 @@ class Bench:
         self._sandbox = sandbox
         self._runs = itertools.count(1)
 
-    def judge(self, program: str, tests: tuple[Test, ...], limits: Limits) -> Verdict:
+    def judge(self, program: str, tests: tuple[Test, ...], limits: Limits, checker: Checker = EXACT) -> Verdict:
         """A verdict, never from the cache."""
         run = next(self._runs)
-        job = Job(
-            "job", f"{program}\n# {run} {secrets.token_hex(4)}\n", tests, "f", limits=limits, run=run, branches=True
-        )
+        text = f"{program}\n# {run} {secrets.token_hex(4)}\n"
+        job = Job("job", text, tests, "f", limits=limits, run=run, branches=True, checker=checker)
         return self._sandbox.judge([job])[0]
 
 
@@ -107,8 +108,9 @@ def test_a_hostile_program_gets_no_pass_and_does_no_harm(bench: Bench, case: Cas
         pytest.skip(f"needs canaries on the machine of the sandbox, which is at {ADDRESS}")
     answer = f"answer-{secrets.token_hex(8)}"
     if bench.host is None:
+        secret = f"canary-{secrets.token_hex(12)}"
         words: dict[str, object] = {"@NAME@": f"sc{secrets.token_hex(6)}", "@KEY@": 1 + secrets.randbelow(1 << 30)}
-        words["@SECRET@"] = secret = f"canary-{secrets.token_hex(12)}"
+        words["@SECRET@"] = secret
     else:
         bench.host.begin(answer)
         words, secret = bench.host.words(), bench.host.secret
@@ -117,7 +119,7 @@ def test_a_hostile_program_gets_no_pass_and_does_no_harm(bench: Bench, case: Cas
     tests = case.tests(answer)
     started = time.monotonic()
     program = fill(case.program, words)
-    verdict = bench.judge(program, tests, case.limits)
+    verdict = bench.judge(program, tests, case.limits, case.checker)
     seconds = time.monotonic() - started
     faults = faults_of(verdict, case, answer, secret, statements_in(program))
     if seconds > SLACK_SECONDS + case.limits.wall_seconds * (len(tests) + 1):
@@ -150,7 +152,7 @@ def test_the_same_program_does_its_harm_where_nothing_keeps_it(bench: Bench, cas
 
 
 def statements_in(program: str) -> int | None:
-    """How many statements a program has; the docstring of a function or a class is none of its own. None: too deep to say."""
+    """How many statements a program has, docstrings of functions and classes apart; None: too deep to say."""
     try:
         nodes = list(ast.walk(ast.parse(program)))
     except (SyntaxError, RecursionError):
