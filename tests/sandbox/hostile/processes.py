@@ -64,10 +64,9 @@ CASES = [
     Case(
         "has the kernel signal it when a pipe fills",
         """
-        import array, fcntl, os
+        import fcntl, os
         def f(a):
             r, w = os.pipe()
-            fcntl.ioctl(r, 0x8901, array.array("i", [@PID@]))  # FIOSETOWN
             fcntl.fcntl(r, fcntl.F_SETOWN, @PID@)
             fcntl.fcntl(r, 10, 9)
             fcntl.fcntl(r, fcntl.F_SETFL, os.O_ASYNC)
@@ -126,7 +125,8 @@ CASES = [
         @SYSCALLS@
         def f(a):
             theirs = Vector(@ADDRESS@ & ~4095, 4096)
-            return call("process_madvise", call("pidfd_open", @PID@, 0), ctypes.byref(theirs), 1, 21, 0)
+            # The pages may be written out; a success shows that another's memory can be reached.
+            if call("process_madvise", call("pidfd_open", @PID@, 0), ctypes.byref(theirs), 1, 21, 0) > 0: print("BREACH")
         """,
         harm=HARM,
     ),
@@ -179,11 +179,6 @@ CASES = [
         harm=HARM,
     ),
     Case(
-        "renames it",
-        'def f(a):\n    open("/proc/@PID@/comm", "w").write("gone")',
-        harm=HARM,
-    ),
-    Case(
         "compares its descriptors",
         '@SYSCALLS@\ndef f(a):\n    if call("kcmp", @PID@, @PID@, 0, 0, 1) >= 0: print("BREACH")',
         harm="what the neighbour has open",
@@ -197,11 +192,6 @@ CASES = [
             if call("setns", fd, 0x00020000 | 0x40000000) == 0: print("BREACH")
         """,
         harm="the program enters the neighbour's namespaces",
-    ),
-    Case(
-        "moves it to another group of processes",
-        "import os\ndef f(a):\n    os.setpgid(@PID@, os.getpgid(0))",
-        harm=HARM,
     ),
     Case(
         "kills the process that forked it",
