@@ -5,8 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 TORCH := $(shell grep '^torch==' constraints.txt)
 RUN ?= runs/demo
+DOCKER ?= docker
+DOCKER_BUILD ?=
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' stepcoder/__init__.py)
 
-.PHONY: demo test lint types format compile check-generated examples install clean
+.PHONY: demo test lint types format compile check-generated examples install image-tools clean
 
 demo: $(READY)  ## the whole pipeline on the shipped problems, in a few minutes
 	$(BIN)/python -m pipelines.local --preset demo --out $(RUN)
@@ -43,6 +46,9 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,pipeline,sandbox,service,dev]'
 	@touch $@
+
+image-tools:  ## the image without torch; DOCKER_BUILD holds further options of `docker build`
+	DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD) --file images/tools/Dockerfile --tag stepcoder/tools:$(VERSION) .
 
 clean:  ## remove the environment and all runs
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,10 +1,7 @@
-"""The one place that names images. The version is part of Kubeflow's cache key, so never `latest`."""
+"""The images of the components, named in `stepcoder/images.py`: the sandbox starts one of them too."""
 
 from __future__ import annotations
 
-from stepcoder import __version__
+from stepcoder.images import TOOLS, TRAINER
 
-TRAINER = f"stepcoder/trainer:{__version__}"
-"""Everything, torch included: sft, ppo-stage, evaluate."""
-TOOLS = f"stepcoder/tools:{__version__}"
-"""No torch: resolve-inputs, verify-dataset, promotion-gate, register-model, notify."""
+__all__ = ["TOOLS", "TRAINER"]

@@ -30,6 +30,9 @@ STEPS = {
     "resolve-inputs": Step("stepcoder.inputs", "ResolveConfig", "resolve", "check inputs, and print their digests"),
     "verify": Step("stepcoder.verification", "VerifyConfig", "verify", "find the records that can be trusted"),
     "judge": Step("stepcoder.sandbox.judge", "JudgeConfig", "judge", "run programs against the tests of problems"),
+    "sandbox serve": Step(
+        "stepcoder.sandbox.service.serve", "ServeConfig", "serve", "judge programs for others, over HTTP"
+    ),
     "sft": Step("stepcoder.sft", "SftConfig", "train", "fine-tune a base model on the reference solutions"),
     "ppo": Step("stepcoder.ppo", "PpoConfig", "train", "train one PPO stage with curriculum and execution masks"),
     "evaluate": Step("stepcoder.evaluation", "EvaluationConfig", "evaluate", "measure models on the test problems"),
@@ -53,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name == "--version":
         print(f"stepcoder {__version__}")
         return 0
+    if " ".join(given[:2]) in STEPS:  # a step's name may be two words
+        name, given = " ".join(given[:2]), given[1:]
     if name not in STEPS:
         print(f"stepcoder: unknown step {name!r}\n\n{_overview()}", file=sys.stderr)
         return 2

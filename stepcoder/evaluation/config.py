@@ -55,7 +55,8 @@ class EvaluationConfig(StepConfig):
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Share of the resampled means inside an interval."""
     sandbox: str = "local"
-    """Where programs are judged: `local`."""
+    """Where programs run: `local`; `unsafe`, the same where the kernel cannot isolate; `docker`; or the address of a
+    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`."""
     sandbox_slots: int | None = Field(default=None, ge=1)
     """Programs judged at the same time. Empty: one a core."""
     cpu_seconds: float = Field(default=3.0, gt=0)

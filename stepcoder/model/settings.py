@@ -62,7 +62,8 @@ class TrainingConfig(StepConfig):
     """Sequences that are generated together."""
 
     sandbox: str = "local"
-    """Where programs are judged: `local`."""
+    """Where programs run: `local`; `unsafe`, the same where the kernel cannot isolate; `docker`; or the address of a
+    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`."""
     sandbox_slots: int | None = Field(None, ge=1)
     """Programs judged at the same time. Empty: one a core."""
     cpu_seconds: float = Field(3.0, gt=0)

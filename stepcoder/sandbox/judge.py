@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from stepcoder.errors import DataError
 from stepcoder.platform.config import StepConfig
@@ -19,8 +19,8 @@ from stepcoder.platform.logs import Progress, get_logger, progress
 from stepcoder.platform.storage import fetch, is_remote, staged
 from stepcoder.problems import Format, Problem, read_entries
 from stepcoder.problems.files import raise_all, read_rows
+from stepcoder.sandbox.address import open_sandbox
 from stepcoder.sandbox.job import Job, Limits, Sandbox, Verdict, job_of
-from stepcoder.sandbox.pool import open_sandbox
 
 REFERENCE = "reference"
 IN_FLIGHT = 256
@@ -44,7 +44,10 @@ class JudgeConfig(StepConfig):
     slots: PositiveInt | None = None
     """Programs judged at the same time; default: one a core."""
     sandbox: str = "local"
-    """Where programs run."""
+    """Where programs run: `local`; `unsafe`, the same where the kernel cannot isolate; `docker`; or the address of a
+    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`."""
+    twice: float = Field(default=0.0, ge=0, le=1)
+    """Share of the programs that a local pool runs a second time, to count verdicts that differ."""
     trace: bool = True
     """Record which statements ran."""
     branches: bool = False
@@ -109,7 +112,7 @@ def judge(config: JudgeConfig) -> Judged:
         path.rmdir()
         with (
             path.open("w", encoding="utf-8") as stream,
-            open_sandbox(config.sandbox, config.slots) as sandbox,
+            open_sandbox(config.sandbox, config.slots, twice=config.twice) as sandbox,
             bar,
         ):
             jobs = (

@@ -82,7 +82,7 @@ def settings(layers: Layers, folders: list[str], unsafe: bool) -> dict[str, Any]
     if not layers.filters and not unsafe:
         raise StepCoderError(
             "this system does not filter system calls (seccomp), so programs cannot be kept from other processes and "
-            "the network: run the sandbox elsewhere, or accept it with --unsafe"
+            "the network: run the sandbox elsewhere, or accept it with `--sandbox unsafe` (`sandbox serve --unsafe`)"
         )
     scoped = layers.landlock >= landlock.SCOPES_SINCE
     return {

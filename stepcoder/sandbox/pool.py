@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import sys
 import threading
 import weakref
 from collections import deque
@@ -18,11 +17,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from stepcoder.errors import DataError, StepCoderError
+from stepcoder.errors import StepCoderError
 from stepcoder.platform.logs import get_logger
 from stepcoder.problems.problem import Test
 from stepcoder.sandbox import wire
-from stepcoder.sandbox.job import Job, Outcome, Sandbox, Verdict
+from stepcoder.sandbox.job import Job, Outcome, Verdict
 from stepcoder.sandbox.recent import Recent
 from stepcoder.sandbox.slot import broken
 from stepcoder.sandbox.supervisor import Supervisor, SupervisorError, TestList
@@ -34,30 +33,6 @@ VERDICTS_KEPT = 4096
 TEST_LISTS_KEPT, TEST_BYTES_KEPT = 1024, 256 << 20
 
 log = get_logger("sandbox")
-
-
-def open_sandbox(
-    address: str = "local", slots: int | None = None, *, unsafe: bool = False, twice: float = 0
-) -> Sandbox:
-    """Opens a sandbox; close it, or use it in a `with`.
-
-    Args:
-        address: `local`, a pool of processes on this machine.
-        slots: programs judged at the same time; default: the cores this process may use.
-        unsafe: run programs even where the kernel cannot keep them from other processes and the network.
-        twice: share of the jobs that run twice, to count verdicts that differ.
-
-    Raises:
-        DataError: the address or the number of slots is not valid.
-        StepCoderError: this system cannot run the pool.
-    """
-    if address != "local":
-        raise DataError(f"sandbox address {address!r} is not known: use 'local'")
-    if slots is not None and slots < 1:
-        raise DataError(f"a sandbox needs at least one slot, not {slots}")
-    if sys.platform != "linux":
-        raise StepCoderError("the sandbox runs on Linux only: use the container image on other systems")
-    return Pool(slots or len(os.sched_getaffinity(0)), unsafe=unsafe, twice=twice)
 
 
 @dataclass
@@ -110,6 +85,16 @@ class Pool:
     """A sandbox on this machine."""
 
     def __init__(self, slots: int, unsafe: bool = False, twice: float = 0) -> None:
+        """Starts the first supervisor; the others start with their first job.
+
+        Args:
+            slots: programs judged at the same time.
+            unsafe: run programs even where the kernel cannot keep them from other processes and the network.
+            twice: share of the programs that run a second time, to count verdicts that differ.
+
+        Raises:
+            StepCoderError: this system cannot run it.
+        """
         self._state = _State(unsafe, twice, slots)
         try:  # what keeps one from starting would keep all: better now than at each job
             self._state.supervisors[0] = Supervisor(unsafe)

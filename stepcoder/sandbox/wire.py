@@ -47,7 +47,7 @@ def job_to_data(job: Job, tests_digest: str) -> dict[str, Any]:
         "tests": tests_digest,
         "entry_point": job.entry_point,
         "preamble": job.preamble,
-        "limits": vars(job.limits),
+        "limits": vars(job.limits),  # `asdict` would copy, at ten times the price
         "trace": job.trace,
         "run": job.run,
         "checker": job.checker.model_dump(),

@@ -47,7 +47,8 @@ class VerifyConfig(StepConfig):
     output_bytes: int = Field(default=Limits.output_bytes, gt=0)
     """Bytes of standard output, or of a returned value, a test."""
     sandbox: str = "local"
-    """Where solutions run: `local`."""
+    """Where solutions run: `local`; `unsafe`, the same where the kernel cannot isolate; `docker`; or the address of a
+    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`."""
     workers: int | None = Field(default=None, ge=1)
     """Programs that run at the same time; `None` for one a core. The result does not depend on it."""
 

@@ -55,7 +55,7 @@ def test_the_table_of_what_lacks() -> None:
 
 
 def test_without_filters_nothing_starts_unless_told() -> None:
-    with pytest.raises(StepCoderError, match=r"does not filter system calls .* --unsafe"):
+    with pytest.raises(StepCoderError, match=r"does not filter system calls .* `--sandbox unsafe`"):
         layers.settings(NOTHING, FOLDERS, unsafe=False)
     for run in runner(NOTHING, unsafe=True):
         assert run("return 'ok'").passed

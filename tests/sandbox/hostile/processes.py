@@ -124,9 +124,9 @@ CASES = [
         """
         @SYSCALLS@
         def f(a):
-            theirs = Vector(@ADDRESS@ & ~4095, 4096)
-            # The pages may be written out; a success shows that another's memory can be reached.
-            if call("process_madvise", call("pidfd_open", @PID@, 0), ctypes.byref(theirs), 1, 21, 0) > 0: print("BREACH")
+            theirs, process = Vector(@ADDRESS@ & ~4095, 4096), call("pidfd_open", @PID@, 0)
+            # The pages may be written out: that it works shows that another can be reached.
+            if call("process_madvise", process, ctypes.byref(theirs), 1, 21, 0) > 0: print("BREACH")
         """,
         harm=HARM,
     ),
