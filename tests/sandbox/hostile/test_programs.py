@@ -40,8 +40,9 @@ from hostile.text import fill, words_of
 from stepcoder.problems import CallTest, Checker, Exact, Test
 from stepcoder.sandbox import Job, Limits, Outcome, Sandbox, Verdict, open_sandbox
 
+LOCAL = ("local", "unsafe")
 ADDRESS = os.environ.get("STEPCODER_TEST_SANDBOX", "local")
-HERE = os.environ.get("STEPCODER_TEST_SANDBOX_HERE", "1" if ADDRESS == "local" else "0") == "1"
+HERE = os.environ.get("STEPCODER_TEST_SANDBOX_HERE", "1" if ADDRESS in LOCAL else "0") == "1"
 """Whether programs run on this machine, so that its files, processes and sockets are what they would harm."""
 ANYWHERE = {"@NAME@", "@KEY@", "@SECRET@"}
 RIGHT = "def f(a, b):\n    return a + b"
@@ -96,7 +97,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with pytest.MonkeyPatch.context() as patch:
         if host is not None:
             patch.setenv("STEPCODER_TEST_TOKEN", host.secret)
-        with open_sandbox(ADDRESS, **({"slots": 1} if ADDRESS == "local" else {})) as sandbox:
+        with open_sandbox(ADDRESS, slots=None if "://" in ADDRESS else 1) as sandbox:
             yield Bench(sandbox, host)
     if host is not None:
         host.end()
