@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -144,10 +145,11 @@ class Child:
 
 
 def memory_file(content: bytes = b"", size: int = 0) -> int:
-    """A descriptor of a file in memory, at its start."""
-    descriptor = os.memfd_create("job")
+    """A descriptor of a file in memory, at its start; with a `size` given, nobody can change that."""
+    descriptor = os.memfd_create("job", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     if size:
         os.ftruncate(descriptor, size)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     if content:
         os.pwrite(descriptor, content, 0)
     return descriptor

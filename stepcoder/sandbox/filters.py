@@ -28,7 +28,7 @@ ALLOWED = {
     ),
     "look at files; what may be opened is Landlock's matter": (
         *("fstat", "newfstatat", "statx", "stat", "lstat", "access", "faccessat", "faccessat2", "getcwd"),
-        *("getdents", "getdents64", "readlink", "readlinkat", "fstatfs"),
+        *("getdents", "getdents64", "fstatfs"),
     ),
     "wait for input": (
         *("poll", "ppoll", "select", "pselect6", "epoll_create", "epoll_create1", "epoll_ctl", "epoll_wait"),

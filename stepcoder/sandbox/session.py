@@ -199,6 +199,8 @@ class Session:
         signalled = os.WTERMSIG(self.status) if os.WIFSIGNALED(self.status) else 0
         if signalled == signal.SIGXFSZ or len(self.output or b"") > limits.output_bytes:
             return Outcome.OUTPUT_LIMIT, f"more than {limits.output_bytes} bytes"
+        if signalled == signal.SIGSYS:
+            return Outcome.SECURITY, "a system call by another architecture's gate"
         if signalled:
             return Outcome.RUNTIME_ERROR, f"killed by {signal_name(signalled)}"
         return Outcome.RUNTIME_ERROR, f"exit status {os.waitstatus_to_exitcode(self.status)} without an answer"
