@@ -29,10 +29,24 @@ WRITABLE = ("/dev/null",)
 NOT_STANDARD = ("site-packages", "dist-packages", "test", "idlelib")
 """Folders inside that of the standard library which are not a program's business."""
 READY_WITHOUT_FILES = (
-    *("argparse", "asyncio", "base64", "binascii", "bz2", "cmd", "codecs", "concurrent.futures", "configparser"),
+    *("argparse", "asyncio", "base64", "binascii", "bz2", "cmd", "codecs", "configparser"),
+    *("concurrent.futures.thread", "encodings.ascii", "encodings.cp1252", "encodings.idna", "encodings.latin_1"),
+    *("encodings.utf_16", "encodings.utf_32", "encodings.utf_8_sig", "gettext", "urllib.parse", "sqlite3"),
     *("copyreg", "csv", "ctypes", "difflib", "dis", "email", "fileinput", "fnmatch", "getopt", "glob", "gzip"),
     *("hashlib", "hmac", "html", "inspect", "ipaddress", "keyword", "linecache", "locale", "logging", "lzma"),
-    *("multiprocessing", "numpy", "optparse", "pathlib", "pickle", "platform", "pprint", "reprlib", "secrets"),
+    *(
+        "multiprocessing",
+        "numpy",
+        "numpy.ma",
+        "numpy.polynomial",
+        "optparse",
+        "pathlib",
+        "pickle",
+        "platform",
+        "pprint",
+        "reprlib",
+        "secrets",
+    ),
     *("selectors", "shlex", "shutil", "signal", "socket", "stat", "subprocess", "symtable", "tempfile", "timeit"),
     *("token", "tokenize", "unicodedata", "unittest", "uuid", "warnings", "weakref", "zlib", "zoneinfo"),
 )

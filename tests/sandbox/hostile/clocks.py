@@ -165,7 +165,7 @@ CASES = [
         """,
         {TIMEOUT, ERROR, SECURITY},
     ),
-    Case("stops itself", "import os\ndef f(a):\n    os.kill(os.getpid(), 19)", {TIMEOUT}),
+    Case("stops itself", "import os\ndef f(a):\n    os.kill(os.getpid(), 19)", {TIMEOUT, ERROR}),
     Case(
         "stops itself, then burns in a child",
         """
