@@ -9,7 +9,7 @@ DOCKER ?= docker
 DOCKER_BUILD ?=
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' stepcoder/__init__.py)
 
-.PHONY: demo test lint types format compile check-generated examples install image-tools clean
+.PHONY: demo test lint types format compile check-generated examples install image-tools hostile-in-container clean
 
 demo: $(READY)  ## the whole pipeline on the shipped problems, in a few minutes
 	$(BIN)/python -m pipelines.local --preset demo --out $(RUN)
@@ -49,6 +49,13 @@ $(READY): pyproject.toml constraints.txt
 
 image-tools:  ## the image without torch; DOCKER_BUILD holds further options of `docker build`
 	DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD) --file images/tools/Dockerfile --tag stepcoder/tools:$(VERSION) .
+
+# As nobody and without a single capability: what seals programs must need neither.
+hostile-in-container: $(READY)  ## the hostile programs in a container of stepcoder/tools
+	$(DOCKER) run --rm --network none --cap-drop ALL --user 65534:65534 --tmpfs /tmp:exec,mode=1777 \
+	  --volume "$(CURDIR)":/repository:ro --volume "$(CURDIR)/$(VENV)"/lib/python3.11/site-packages:/packages:ro \
+	  --env PYTHONPATH=/repository:/packages --env PYTHONDONTWRITEBYTECODE=1 --workdir /repository \
+	  --entrypoint python stepcoder/tools:$(VERSION) -m pytest -q -p no:cacheprovider tests/sandbox/hostile
 
 clean:  ## remove the environment and all runs
 	rm -rf $(VENV) runs build dist *.egg-info
