@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -23,21 +22,9 @@ class PreparedTest:
     """The expected value as tagged JSON, for a quick comparison; None where that would be wrong."""
 
 
-@dataclass(frozen=True)
-class PreparedTests:
-    """All tests of a problem, and the hash of their content."""
-
-    tests: tuple[PreparedTest, ...]
-    digest: bytes
-
-
-def prepare(tests: tuple[Test, ...]) -> PreparedTests:
+def prepare(tests: tuple[Test, ...]) -> tuple[PreparedTest, ...]:
     """Encodes each test once, however many programs it will judge."""
-    digest = hashlib.sha256()
-    for test in tests:
-        digest.update(test.model_dump_json().encode(errors="surrogatepass"))
-        digest.update(b"\n")
-    return PreparedTests(tuple(_prepare(test, index) for index, test in enumerate(tests)), digest.digest())
+    return tuple(_prepare(test, index) for index, test in enumerate(tests))
 
 
 def _prepare(test: Test, index: int) -> PreparedTest:
@@ -53,6 +40,14 @@ def _prepare(test: Test, index: int) -> PreparedTest:
             # An opaque expectation equals nothing, not even its own encoding.
             return PreparedTest(test, request, None if "$opaque" in json.dumps(encoded) else encoded)
         case StdinTest():
-            return PreparedTest(test, test.stdin.encode(errors="surrogateescape"))
+            return PreparedTest(test, _bytes_of(test.stdin))
         case CheckTest():
             return PreparedTest(test, b"")
+
+
+def _bytes_of(text: str) -> bytes:
+    """Text as bytes: what stands for bytes that are no UTF-8 as these, other lone surrogates as they are."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode(errors="surrogatepass")

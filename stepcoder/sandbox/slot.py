@@ -17,7 +17,7 @@ from stepcoder.sandbox.children import memory_file
 from stepcoder.sandbox.compiler import Compiler
 from stepcoder.sandbox.inside.child import PREAMBLE, PROGRAM
 from stepcoder.sandbox.job import Branch, Job, Outcome, Statement, TestResult, Verdict
-from stepcoder.sandbox.prepared import PreparedTest, PreparedTests
+from stepcoder.sandbox.prepared import PreparedTest
 from stepcoder.sandbox.session import Program, Session, UnjudgeableError
 from stepcoder.sandbox.zygote import Zygote
 
@@ -37,7 +37,7 @@ class Slot:
         self._zygotes: dict[str, Zygote] = {}
         self._compiler: Compiler | None = None
 
-    def judge(self, job: Job, prepared: PreparedTests) -> Verdict:
+    def judge(self, job: Job, prepared: tuple[PreparedTest, ...]) -> Verdict:
         """Judges one job.
 
         Raises:
@@ -113,9 +113,8 @@ def overall(results: list[TestResult]) -> Outcome:
     return next((result.outcome for result in results if result.outcome is not Outcome.PASS), Outcome.PASS)
 
 
-def _results(bench: Bench, prepared: PreparedTests) -> list[TestResult]:
+def _results(bench: Bench, tests: tuple[PreparedTest, ...]) -> list[TestResult]:
     results: list[TestResult] = []
-    tests = prepared.tests
     while len(results) < len(tests):
         if bench.job.limits.stop_at_first_failure and overall(results) is not Outcome.PASS:
             return results + [TestResult(Outcome.NOT_RUN)] * (len(tests) - len(results))

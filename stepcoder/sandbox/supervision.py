@@ -17,7 +17,7 @@ from stepcoder.errors import StepCoderError
 from stepcoder.sandbox import layers, wire
 from stepcoder.sandbox.inside import frames
 from stepcoder.sandbox.job import Verdict
-from stepcoder.sandbox.prepared import PreparedTests, prepare
+from stepcoder.sandbox.prepared import PreparedTest, prepare
 from stepcoder.sandbox.recent import Recent
 from stepcoder.sandbox.slot import Slot, broken
 from stepcoder.sandbox.zygote import ZygoteError
@@ -55,7 +55,7 @@ def main(link: int, folders: list[str], unsafe: bool) -> None:
     frames.send(link, READY, json.dumps(found.lacking).encode())
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)  # jobs and verdicts have no cycles
-    tests: Recent[str, PreparedTests] = Recent(TEST_LISTS, TEST_BYTES)
+    tests: Recent[str, tuple[PreparedTest, ...]] = Recent(TEST_LISTS, TEST_BYTES)
     verdicts: list[Verdict] = []
     while True:
         kind, payload = frames.receive(link)
@@ -69,12 +69,12 @@ def main(link: int, folders: list[str], unsafe: bool) -> None:
             verdicts = []
 
 
-def _judged(slot: Slot, data: dict[str, object], tests: Recent[str, PreparedTests]) -> Verdict:
+def _judged(slot: Slot, data: dict[str, object], tests: Recent[str, tuple[PreparedTest, ...]]) -> Verdict:
     """Judges a job, again on a new zygote when the judge's own processes fail."""
     prepared = tests.get(str(data["tests"]))
     if prepared is None:
         raise RuntimeError("a job came before its tests")
-    job = wire.job_from_data(data, tuple(test.test for test in prepared.tests))
+    job = wire.job_from_data(data, tuple(test.test for test in prepared))
     reason = ""
     for _ in range(ATTEMPTS):
         try:

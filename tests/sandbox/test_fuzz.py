@@ -77,7 +77,7 @@ EXPECTED: list[Any] = [1, [1, 2.5, "a"], {"a": [1]}, {1: 2}, {1, 2}, (1, (2, 3))
 @given(expected=st.sampled_from(EXPECTED), claim=json_data, checker=st.sampled_from([Exact(), Float(), Unordered()]))
 def test_a_claim_passes_only_if_it_stands_for_something_equal(expected: Any, claim: Any, checker: Any) -> None:
     bench: Any = SimpleNamespace(job=SimpleNamespace(checker=checker))
-    (test,) = prepare((CallTest.of((), expected),)).tests
+    (test,) = prepare((CallTest.of((), expected),))
     ruling = rule_on_claim(bench, test, {"test": 0, "value": json.loads(json.dumps(claim))})
     assert ruling.outcome in (Outcome.PASS, Outcome.WRONG_ANSWER, Outcome.SECURITY)
     if ruling.outcome is Outcome.PASS:
@@ -90,7 +90,7 @@ def test_a_claim_passes_only_if_it_stands_for_something_equal(expected: Any, cla
 @given(claim=json_data)
 def test_any_of_nothing_accepts_nothing(claim: Any) -> None:
     bench: Any = SimpleNamespace(job=SimpleNamespace(checker=AnyOf()))
-    (test,) = prepare((CallTest.of((), []),)).tests
+    (test,) = prepare((CallTest.of((), []),))
     assert rule_on_claim(bench, test, {"test": 0, "value": claim}).outcome is not Outcome.PASS
 
 

@@ -349,3 +349,13 @@ def test_a_right_program_that_waits_for_a_core_is_no_timeout() -> None:
             process.wait()
     assert elapsed > limits.wall_seconds
     assert verdict.passed, verdict.tests
+
+
+@pytest.mark.parametrize("text", [chr(0xD800), f"a{chr(0xDCFF)}b"])
+def test_lone_surrogates_in_tests_and_programs_are_no_fault_of_the_judge(one_slot: Sandbox, text: str) -> None:
+    call = CallTest.of((text,), [text, {text: text}])
+    assert one_slot.judge([Job("x", "def f(x):\n    return [x, {x: x}]", (call,), "f", limits=LIMITS)])[0].passed
+    script = Job("x", "def f():\n    print(1)", (StdinTest(stdin=text, stdout=text),), "f", limits=LIMITS)
+    assert one_slot.judge([script])[0].outcome is Outcome.WRONG_ANSWER
+    program = Job("x", f"def f(x):\n    return {text!r} + '{text}'", (call,), "f", limits=LIMITS)
+    assert one_slot.judge([program])[0].outcome is Outcome.COMPILE_ERROR
