@@ -10,6 +10,7 @@ and the detail says so.
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +62,7 @@ class _Exchange:
         self._checker = checker
         self._index = index
         self._spent = 0.0
+        self._spent_wall = 0.0
         self._raised: dict[str, Any] = {}
         self.calls = 0
         self.refused: TestResult | None = None
@@ -82,7 +84,9 @@ class _Exchange:
         self.calls += 1
         request = json.dumps({"test": self._index, "graph": graph}).encode()
         self._session.ask(frames.pack(frames.CALL, request))
-        claim = self._session.claim(self._index, spent=self._spent, sent=len(request))
+        asked = time.monotonic()
+        claim = self._session.claim(self._index, self._spent, self._spent_wall, sent=len(request))
+        self._spent_wall += time.monotonic() - asked
         self._spent += self._session.cpu_seconds
         self._session.cpu_seconds = self._spent
         if claim is None:

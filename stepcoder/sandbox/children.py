@@ -12,6 +12,8 @@ import time
 from stepcoder.sandbox.inside import frames
 
 LEAST_WAIT_SECONDS = 0.01
+LOOK_SECONDS = 0.03
+MOST_THREADS = 100
 QUEUED_SHARE = 0.9
 """Of the time on the wall clock, so much may have been spent waiting for a core."""
 HEADER = frames.HEADER.size
@@ -23,7 +25,7 @@ class EndedError(Exception):
     def __init__(self, cause: str) -> None:
         super().__init__(cause)
         self.cause = cause
-        """`exit`, `cpu`, `wall` or `flood`."""
+        """`exit`, `cpu`, `wall`, `threads` or `flood`."""
 
 
 class Child:
@@ -72,6 +74,8 @@ class Child:
         while True:
             message = self._take(most)
             if message is not None:
+                if self.crowded():
+                    raise EndedError("threads")
                 return message
             if gone:
                 raise EndedError("exit")
@@ -84,7 +88,9 @@ class Child:
             wall_left = wall_seconds - wall
             if wall_left <= 0:
                 raise EndedError("wall")
-            wait = max(LEAST_WAIT_SECONDS, min(cpu_left, wall_left))
+            if self.crowded():
+                raise EndedError("threads")
+            wait = max(LEAST_WAIT_SECONDS, min(cpu_left, wall_left, LOOK_SECONDS))
             self._poll.modify(self._link, select.POLLIN | select.POLLOUT if self._outbox else select.POLLIN)
             ready = dict(self._poll.poll(wait * 1000))
             event = ready.get(self._link.fileno(), 0)
@@ -103,15 +109,19 @@ class Child:
         self._link.close()
 
     def _queued(self) -> float:
-        """Seconds that the process was ready to run and had no core: no fault of the program's."""
-        total = 0
+        """Seconds that its first thread was ready to run and had no core: no fault of the program's."""
         try:
-            for task in os.listdir(f"/proc/{self.pid}/task"):
-                with open(f"/proc/{self.pid}/task/{task}/schedstat") as stat:
-                    total += int(stat.read().split()[1])
+            with open(f"/proc/{self.pid}/schedstat") as stat:
+                return int(stat.read().split()[1]) / 1e9
         except (OSError, IndexError):  # gone, or a kernel that does not count it
             return 0.0
-        return total / 1e9
+
+    def crowded(self) -> bool:
+        """Whether the process has more threads than a program may have; no limit of the kernel counts them for root."""
+        try:
+            return os.stat(f"/proc/{self.pid}/task").st_nlink - 2 > MOST_THREADS
+        except OSError:  # it is gone
+            return False
 
     def _read(self) -> bool:
         try:

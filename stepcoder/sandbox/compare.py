@@ -25,12 +25,15 @@ class Closeness(NamedTuple):
     absolute: float
     between_types: bool
     """Whether an integer that is expected may be met by a float that is close."""
+    trials: int = 200
+    """So many elements of a set are tried against one another for closeness; more than that are unequal. Sets inside
+    sets have fewer: the work of each level multiplies that of the next."""
 
 
 USUAL = Closeness(1e-6, 1e-9, between_types=False)
 _WORD = re.compile(r"[^ \t\r\f\v]+")
-UNMATCHED_ELEMENTS = 200
-"""So many elements of a set are tried against one another for closeness; more than that are unequal."""
+INNER_TRIALS = 25
+"""A set inside a set has so many times fewer trials."""
 
 
 class MalformedError(ValueError):
@@ -236,9 +239,10 @@ def _take(rest: dict[Any, Any], claim: Any, depth: int, closeness: Closeness) ->
     key = _key(claim)
     if key is not _NO_KEY and key in rest:
         return key, rest.pop(key)
-    if len(rest) <= UNMATCHED_ELEMENTS:
+    if len(rest) <= closeness.trials:
+        inner = closeness._replace(trials=closeness.trials // INNER_TRIALS)
         for candidate in rest:
-            if matches(candidate, claim, depth + 1, closeness):
+            if matches(candidate, claim, depth + 1, inner):
                 return candidate, rest.pop(candidate)
     return None
 

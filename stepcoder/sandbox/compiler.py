@@ -13,6 +13,9 @@ from stepcoder.sandbox.job import Limits, Outcome, Span, TestResult
 from stepcoder.sandbox.zygote import Zygote
 
 MOST_BYTES = 256 << 20
+MOST_CODE_BYTES = 16 << 20
+CODE_IN_MEMORY = 16
+"""Code may take so many times more room when it is loaded."""
 KEPT = 512
 """Compiled preambles and checks that are remembered; they come back with every sample of a problem."""
 ATTEMPTS = 2
@@ -102,6 +105,9 @@ class Compiler:
             fault = TestResult(Outcome.COMPILE_ERROR, exception=report["exception"], line=report["line"])
             return Compiled(rejection=fault)
         _, code = self._child.receive(limits.cpu_seconds, limits.wall_seconds, MOST_BYTES)
+        if len(code) > min(MOST_CODE_BYTES, (limits.memory_mib << 20) // CODE_IN_MEMORY):
+            detail = f"compiles to {len(code)} bytes, too many for {limits.memory_mib} MiB of memory"
+            return Compiled(rejection=TestResult(Outcome.COMPILE_ERROR, detail=detail))
         spans, arms = (tuple(Span(*span) for span in report[name]) for name in ("spans", "arms"))
         return Compiled(code, spans, arms, report["calls_itself"])
 

@@ -39,7 +39,7 @@ USER = "65534:65534"
 
 SERVICE_MIB, SLOT_MIB = 512, 1024
 """Memory of the service with its stores, and of a slot: a program's default limit, its interpreter and its judge."""
-SERVICE_PIDS, SLOT_PIDS = 64, 64
+SERVICE_PIDS, SLOT_PIDS = 64, 192
 TMP_MIB = 256
 
 LABEL = "stepcoder.sandbox"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from stepcoder.sandbox.children import Child, EndedError, memory_file, signal_name
+from stepcoder.sandbox.children import MOST_THREADS, Child, EndedError, memory_file, signal_name
 from stepcoder.sandbox.compiler import Compiled
-from stepcoder.sandbox.inside import frames
+from stepcoder.sandbox.inside import faults, frames
 from stepcoder.sandbox.job import Job, Outcome, TestResult
 from stepcoder.sandbox.zygote import Zygote, ZygoteError
 
@@ -23,6 +23,7 @@ MODULE_NAME = "solution"
 TAIL_BYTES = 1000
 SLACK_BYTES = 1 << 16
 """A claim may be longer than its value by so much."""
+MOST_LINES = 1 << 31
 ASKED_BYTES = 64 << 20
 """The longest arguments of a call by a check."""
 
@@ -52,7 +53,7 @@ class Session:
         self._stdin = memory_file(stdin)
         self._stdout = memory_file()
         self.ended: str | None = None
-        """Why no claim came: `exit`, `cpu`, `wall`, `flood`, `malformed` or `surplus`."""
+        """Why no claim came: `exit`, `cpu`, `wall`, `threads`, `memory`, `flood`, `malformed` or `surplus`."""
         self.status = 0
         """The wait status."""
         self.cpu_seconds = 0.0
@@ -111,6 +112,9 @@ class Session:
             if end.cause == "exit":
                 raise ZygoteError("a child ended before the program began") from end
             raise UnjudgeableError(f"the preamble takes more than {limits.cpu_seconds:g} s") from end
+        if kind == frames.TOO_LARGE:
+            self.ended = "memory"
+            return
         if kind == frames.BROKEN:
             raise UnjudgeableError(f"the preamble fails: {json.loads(payload)['exception']}")
         self._child.mark(float(payload))
@@ -132,20 +136,27 @@ class Session:
         message = self._receive()
         return None if message is None else self._checked(*message, frames.LOADED, None)
 
-    def claim(self, index: int, spent: float = 0.0, sent: int = 0) -> dict[str, Any] | None:
+    def claim(self, index: int, spent: float = 0.0, spent_wall: float = 0.0, sent: int = 0) -> dict[str, Any] | None:
         """What the program claims for one test; None if no claim of that form came.
 
         Args:
             index: the test's number.
             spent: CPU seconds of this test's limit that are used up already.
+            spent_wall: the same of its wall-clock limit.
             sent: bytes of arguments that come back with the value.
         """
-        message = self._receive(spent, self._job.limits.output_bytes + sent)
+        message = self._receive(spent, spent_wall, self._job.limits.output_bytes + sent)
         claim = None if message is None else self._checked(*message, frames.CLAIM, index)
         if claim is not None and self._child.has_more():
             self.ended = "surplus"
             return None
         return claim
+
+    def crowded(self) -> bool:
+        """Whether the program has too many threads, which ends it."""
+        if self._child.crowded():
+            self.ended = "threads"
+        return self.ended == "threads"
 
     def asked(self) -> tuple[bytes, dict[str, Any]] | None:
         """What a check says next: `ASK` with a call's arguments, or its `CLAIM`; None if it ended otherwise."""
@@ -192,6 +203,10 @@ class Session:
                 return Outcome.TIMEOUT, f"more than {limits.cpu_seconds:g} s of CPU time"
             case "wall":
                 return Outcome.TIMEOUT, f"more than {limits.wall_seconds:g} s of wall-clock time"
+            case "memory":
+                return Outcome.MEMORY, "the program does not fit into the memory of one test"
+            case "threads":
+                return Outcome.RUNTIME_ERROR, f"more than {MOST_THREADS} threads"
             case "flood" | "malformed":
                 return Outcome.SECURITY, "a report that is not the judge's own"
             case "surplus":
@@ -205,10 +220,12 @@ class Session:
             return Outcome.RUNTIME_ERROR, f"killed by {signal_name(signalled)}"
         return Outcome.RUNTIME_ERROR, f"exit status {os.waitstatus_to_exitcode(self.status)} without an answer"
 
-    def _receive(self, spent: float = 0.0, most: int = 0) -> tuple[bytes, bytes] | None:
-        limits = self._job.limits
+    def _receive(self, spent: float = 0.0, spent_wall: float = 0.0, most: int = 0) -> tuple[bytes, bytes] | None:
+        if self.ended is not None:
+            return None
+        cpu, wall = self._job.limits.cpu_seconds - spent, self._job.limits.wall_seconds - spent_wall
         try:
-            message = self._child.receive(limits.cpu_seconds - spent, limits.wall_seconds, most + SLACK_BYTES)
+            message = self._child.receive(cpu, wall, most + SLACK_BYTES)
         except EndedError as end:
             self.ended, message = end.cause, None
         self.cpu_seconds = self._child.cpu()
@@ -243,4 +260,10 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 
 
 def _is_report(data: dict[str, Any]) -> bool:
-    return all(key == "value" or type(value) in _FIELDS.get(key, ()) for key, value in data.items())
+    """Whether every field is of its type, and those that are told to a person are of an honest length."""
+    told = (data.get("exception") or "", data.get("type") or "")
+    return (
+        all(key == "value" or type(value) in _FIELDS.get(key, ()) for key, value in data.items())
+        and all(len(text) <= faults.MESSAGE_CHARACTERS for text in told)
+        and 0 <= (data.get("line") or 0) <= MOST_LINES
+    )

@@ -19,7 +19,7 @@ from stepcoder.sandbox.inside.child import PREAMBLE, PROGRAM
 from stepcoder.sandbox.job import Branch, Job, Outcome, Statement, TestResult, Verdict
 from stepcoder.sandbox.prepared import PreparedTest
 from stepcoder.sandbox.session import Program, Session, UnjudgeableError
-from stepcoder.sandbox.zygote import Zygote
+from stepcoder.sandbox.zygote import NoRoomError, Zygote
 
 NUMPY, SCIPY = "numpy", "scipy"
 
@@ -154,14 +154,7 @@ def _run_calls(bench: Bench, tests: tuple[PreparedTest, ...], first: int) -> lis
         session.start(tests[first].request)
         report = session.loaded()
         for index in range(first, last) if report == {} else ():
-            test = tests[index].test
-            if isinstance(test, CheckTest):
-                result = run_check(bench, session, test, index)
-            else:
-                if index > first:
-                    session.ask(tests[index].request)
-                claim = session.claim(index)
-                result = None if claim is None else _judge_claim(bench, session, tests[index], claim)
+            result = _run_call(bench, session, tests[index], index, asked=index == first)
             if result is None:
                 break
             results.append(result)
@@ -176,6 +169,21 @@ def _run_calls(bench: Bench, tests: tuple[PreparedTest, ...], first: int) -> lis
     # Who forges one report may have forged those before it.
     forged = next((result for result in results if result.outcome is Outcome.SECURITY), None)
     return results if forged is None else [forged] * (last - first)
+
+
+def _run_call(bench: Bench, session: Session, test: PreparedTest, index: int, asked: bool) -> TestResult | None:
+    """One call or check test; None if it ended the child."""
+    try:
+        if isinstance(test.test, CheckTest):
+            return run_check(bench, session, test.test, index)
+        if not asked:
+            session.ask(test.request)
+        claim = session.claim(index)
+        return None if claim is None else _judge_claim(bench, session, test, claim)
+    except NoRoomError:
+        if not session.crowded():
+            raise
+        return None  # it is the program itself that leaves no room
 
 
 def _judge_claim(bench: Bench, session: Session, test: PreparedTest, claim: dict[str, Any]) -> TestResult:

@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from stepcoder.sandbox.inside import zygote
 START_SECONDS = 60.0
 REPLY_SECONDS = 15.0
 END_SECONDS = 2.0
+FORK_TRIALS, FORK_SECONDS = 20, 0.05
 
 ENVIRONMENT = {
     "LD_BIND_NOW": "1",  # else each child looks up the same symbols
     "LC_ALL": "C.UTF-8",
+    "MALLOC_ARENA_MAX": "1",  # else each thread reserves 64 MiB of the address space
     "MKL_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -33,6 +36,10 @@ ENVIRONMENT = {
 
 class ZygoteError(Exception):
     """The judge's own process is gone or does not answer: a fault of the judge, never of the program's verdict."""
+
+
+class NoRoomError(ZygoteError):
+    """The machine, or the container, has no room for another process."""
 
 
 class Zygote:
@@ -92,19 +99,27 @@ class Zygote:
             probes: its memory for executed statements.
 
         Raises:
+            NoRoomError: there is no room for another process.
             ZygoteError: the zygote does not answer.
         """
         ours, theirs = socket.socketpair()
         try:
-            request = zygote.REQUEST.pack(zygote.FORK, 0)
-            socket.send_fds(self._control, [request], [theirs.fileno(), stdin, stdout, probes])
-            (pid,) = zygote.FORKED.unpack(self._reply(zygote.FORKED.size))
+            for _ in range(FORK_TRIALS):
+                request = zygote.REQUEST.pack(zygote.FORK, 0)
+                socket.send_fds(self._control, [request], [theirs.fileno(), stdin, stdout, probes])
+                (pid,) = zygote.FORKED.unpack(self._reply(zygote.FORKED.size))
+                if pid > 0:
+                    return Child(pid, ours)
+                # Some program has taken all the processes there are; its own judge ends it soon.
+                time.sleep(FORK_SECONDS)
+            raise NoRoomError("there is no room for another process")
         except (OSError, ZygoteError) as error:
             ours.close()
+            if isinstance(error, NoRoomError):
+                raise
             raise ZygoteError(f"the zygote does not fork: {error}") from error
         finally:
             theirs.close()
-        return Child(pid, ours)
 
     def reap(self, child: Child) -> tuple[int, float]:
         """Ends a child and all it started.

@@ -67,6 +67,30 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
         limit(resource.RLIMIT_AS, address_space + compiler.MEMORY_BYTES)
         compiler.serve(link, payload)
     job = _decode_json(payload.decode())
+    try:
+        code, module = _made_ready(link, job, probe_memory, address_space)
+    except MemoryError:
+        frames.send(link, frames.TOO_LARGE, b"")
+        os._exit(1)
+    frames.send(link, frames.STARTED, repr(time.process_time()).encode())
+    match job["mode"]:
+        case "stdin":
+            _run_script(link, job, code, module.__dict__)
+        case "check":
+            checker.run_check(link, code, module)
+        case _:
+            _run_calls(link, job, code, module)
+    # The judge ends the process; what it wrote must not be cut short by its end.
+    frames.receive(link)
+    os._exit(0)
+
+
+def _made_ready(link: int, job: dict[str, Any], probe_memory: int, address_space: int) -> tuple[CodeType, ModuleType]:
+    """Sets the limits, runs the preamble and loads the program, which has not begun yet.
+
+    Raises:
+        MemoryError: there is no room for it.
+    """
     limit(resource.RLIMIT_AS, address_space + job["memory"])
     limit(resource.RLIMIT_FSIZE, job["output"] + 1)
     limit(resource.RLIMIT_CPU, job["cpu"])
@@ -85,19 +109,9 @@ def main(link: int, probe_memory: int, address_space: int) -> NoReturn:
         except BaseException as error:
             frames.send(link, frames.BROKEN, _dump(faults.describe(error, PREAMBLE)))
             os._exit(1)
-    code = marshal.loads(frames.receive(link)[1])
+    code: CodeType = marshal.loads(frames.receive(link)[1])
     gc.enable()
-    frames.send(link, frames.STARTED, repr(time.process_time()).encode())
-    match job["mode"]:
-        case "stdin":
-            _run_script(link, job, code, module.__dict__)
-        case "check":
-            checker.run_check(link, code, module)
-        case _:
-            _run_calls(link, job, code, module)
-    # The judge ends the process; what it wrote must not be cut short by its end.
-    frames.receive(link)
-    os._exit(0)
+    return code, module
 
 
 def warm_up() -> None:

@@ -15,6 +15,7 @@ CALL = b"Q"  # JSON: a call by a check
 ANSWER = b"W"  # JSON: to a check, what its call gave
 # From a child to the judge.
 BROKEN = b"B"  # JSON: what the preamble raised, which is the dataset's fault
+TOO_LARGE = b"M"  # empty: the program's code does not fit into its memory
 STARTED = b"G"  # the program begins; CPU seconds that the judge's own work has taken
 LOADED = b"L"  # JSON: the module level ran, or what it raised
 CLAIM = b"R"  # JSON: what one test showed

@@ -8,7 +8,7 @@ recurses through objects: a linked list may be as long as it likes.
 
 from __future__ import annotations
 
-from types import ModuleType
+from types import MemberDescriptorType, ModuleType
 from typing import Any
 
 from stepcoder.problems import values
@@ -140,6 +140,8 @@ class Graph:
             if hasattr(value, "__dict__"):
                 value.__dict__.clear()
             for name, item in content[2].items():
+                if _is_behaviour(type(value), name):
+                    raise ValueError(f"{name!r} is no attribute of an object but of its class")
                 object.__setattr__(value, name, self._value(item))
         else:
             value.clear()
@@ -174,3 +176,10 @@ class Graph:
                 stack += value
                 if kind is dict:
                     stack += value.values()
+
+
+def _is_behaviour(kind: type, name: str) -> bool:
+    """Whether an attribute of an object would stand in front of what its class does: a program sends objects, too."""
+    found = next((base.__dict__[name] for base in kind.__mro__ if name in base.__dict__), None)
+    is_slot = type(found) is MemberDescriptorType
+    return name.startswith("__") or callable(found) or (hasattr(type(found), "__get__") and not is_slot)

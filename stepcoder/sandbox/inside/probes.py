@@ -19,7 +19,7 @@ HIT = "hit!"
 
 Span = tuple[int, int, int, int]
 
-_UP_TO_COLON = re.compile(rb"(?:[^:#]|#[^\n]*)*:")
+_UP_TO_COLON = re.compile(rb"(?:[^:#]|#[^\r\n]*+)*+:")  # possessive: nothing to try again
 
 
 def instrument(tree: ast.Module, source: bytes) -> list[Span]:

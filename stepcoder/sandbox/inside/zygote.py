@@ -24,7 +24,7 @@ from typing import Any
 
 REQUEST = struct.Struct("<ci")  # FORK or REAP, and the pid to reap
 FORK, REAP = b"F", b"R"
-FORKED = struct.Struct("<i")  # pid
+FORKED = struct.Struct("<i")  # pid, negative where none could be made
 REAPED = struct.Struct("<id")  # wait status, CPU seconds
 READY = struct.Struct("<q")  # bytes of address space in use
 SETTINGS_BYTES = 1 << 17
@@ -103,14 +103,13 @@ def _serve(control: socket.socket, become_child: Callable[[list[int]], None], li
         # Not `os.fork`: its hooks (threading, random) cost a child as much as everything else before the program's
         # first line. What they mend, locks of other threads, a process of one thread does not have.
         pid = libc.fork()
-        if pid < 0:
-            return
         if pid == 0:
             try:
                 become_child(descriptors)
             finally:  # the judge hung up, or the machine is out of something
                 os._exit(70)
-        live.add(pid)
+        if pid > 0:
+            live.add(pid)
         control.send(FORKED.pack(pid))
         for descriptor in descriptors:
             os.close(descriptor)
