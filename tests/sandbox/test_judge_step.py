@@ -15,7 +15,7 @@ import pytest
 
 from stepcoder.errors import DataError
 from stepcoder.problems import Format, read_entries
-from stepcoder.sandbox import job_of, open_sandbox
+from stepcoder.sandbox import Limits, job_of, open_sandbox
 from stepcoder.sandbox.judge import JudgeConfig, judge
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -198,7 +198,9 @@ def test_reference_solutions_of_the_real_problems(
     if only_checks:
         problems = [problem for problem in problems if any(test.kind == "check" for test in problem.tests)]
     with open_sandbox() as sandbox:
-        verdicts = sandbox.judge([job_of(problem, problem.solution) for problem in problems])
+        # One of them computes for close to the default of three seconds.
+        limits = Limits(cpu_seconds=10, wall_seconds=40)
+        verdicts = sandbox.judge([job_of(problem, problem.solution, limits=limits) for problem in problems])
     assert Counter(verdict.outcome.value for verdict in verdicts) == outcomes
 
 
