@@ -74,8 +74,6 @@ class Child:
         while True:
             message = self._take(most)
             if message is not None:
-                if self.crowded():
-                    raise EndedError("threads")
                 return message
             if gone:
                 raise EndedError("exit")
@@ -88,11 +86,11 @@ class Child:
             wall_left = wall_seconds - wall
             if wall_left <= 0:
                 raise EndedError("wall")
-            if self.crowded():
-                raise EndedError("threads")
             wait = max(LEAST_WAIT_SECONDS, min(cpu_left, wall_left, LOOK_SECONDS))
             self._poll.modify(self._link, select.POLLIN | select.POLLOUT if self._outbox else select.POLLIN)
             ready = dict(self._poll.poll(wait * 1000))
+            if not ready and self.crowded():
+                raise EndedError("threads")
             event = ready.get(self._link.fileno(), 0)
             if event & select.POLLOUT:
                 self._write()

@@ -175,6 +175,8 @@ def _run_call(bench: Bench, session: Session, test: PreparedTest, index: int, as
     """One call or check test; None if it ended the child."""
     try:
         if isinstance(test.test, CheckTest):
+            if session.crowded():  # the check needs a process of its own
+                return None
             return run_check(bench, session, test.test, index)
         if not asked:
             session.ask(test.request)
