@@ -200,6 +200,19 @@ def _owner(pid: int) -> int:
         return 0
 
 
+def test_no_process_of_the_sandbox_holds_the_owners_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEPCODER_TEST_SECRET", "hunter2")
+    before = processes()
+    with open_sandbox(slots=1) as sandbox:
+        assert sandbox.judge([jobs()[0], Job("np", "import numpy\ndef f(*a): return 3", TESTS[:1], "f")])[1].passed
+        found = processes() - before
+        assert len(found) >= 4  # a supervisor, two zygotes, the process that compiles
+        for pid in found:
+            environment = Path(f"/proc/{pid}/environ").read_text()
+            assert "hunter2" not in environment
+            assert not [line for line in environment.split("\0") if "KEY" in line or "TOKEN" in line]
+
+
 def test_identical_programs_are_run_once_and_answered_under_their_own_ids() -> None:
     program = "import random\ndef f():\n    return random.SystemRandom().random()"
     with open_sandbox(slots=2) as sandbox:
