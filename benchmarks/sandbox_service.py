@@ -4,8 +4,8 @@ The service runs on this machine. A round judges the same new programs in batche
 one after the other and in turns first, on one core; CPU time is that of this process, the service and all their
 children. Figures are medians over rounds, ratios medians of each round's ratio. JSON comes out.
 
-    python benchmarks/sandbox_service.py [--batch 64] [--batches 4] [--rounds 9] [--uds]
-    python benchmarks/sandbox_service.py --soak 300
+    python -m benchmarks.sandbox_service [--batch 64] [--batches 4] [--rounds 9] [--uds]
+    python -m benchmarks.sandbox_service --soak 300
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sandbox import PROGRAM, TESTS
-
+from benchmarks.sandbox import PROGRAM, TESTS
 from stepcoder.sandbox import Job, Outcome, Sandbox, Verdict, open_sandbox
 
 IN_FLIGHT = 512
