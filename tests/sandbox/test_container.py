@@ -71,7 +71,7 @@ def test_the_container_is_locked(engine: Any, contained: Sandbox) -> None:
     assert not host["CapAdd"]
     assert not host["Privileged"]
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
-    assert host["PidsLimit"] == 192
+    assert host["PidsLimit"] == 64 + 2 * 192
     assert host["Memory"] == host["MemorySwap"] == (512 + 2 * 1024) << 20
     assert host["NanoCpus"] == 2 * 10**9
     assert "noexec" in host["Tmpfs"]["/tmp"]

@@ -49,7 +49,7 @@ messages = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sent=st.lists(messages, max_size=4).map(b"".join))
 def test_bytes_are_messages_or_an_end(sent: bytes) -> None:
     ours, theirs = socket.socketpair()
@@ -73,7 +73,7 @@ def test_bytes_are_messages_or_an_end(sent: bytes) -> None:
 EXPECTED: list[Any] = [1, [1, 2.5, "a"], {"a": [1]}, {1: 2}, {1, 2}, (1, (2, 3)), b"\x01", 1 + 2j, None, True, 2**80]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(expected=st.sampled_from(EXPECTED), claim=json_data, checker=st.sampled_from([Exact(), Float(), Unordered()]))
 def test_a_claim_passes_only_if_it_stands_for_something_equal(expected: Any, claim: Any, checker: Any) -> None:
     bench: Any = SimpleNamespace(job=SimpleNamespace(checker=checker))
@@ -86,7 +86,7 @@ def test_a_claim_passes_only_if_it_stands_for_something_equal(expected: Any, cla
         assert plain == expected or value == expected or isinstance(checker, Float | Unordered)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(claim=json_data)
 def test_any_of_nothing_accepts_nothing(claim: Any) -> None:
     bench: Any = SimpleNamespace(job=SimpleNamespace(checker=AnyOf()))
@@ -106,7 +106,9 @@ def f(x):
 """
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     sent=st.lists(messages, min_size=1, max_size=3).map(b"".join).filter(bool),
     then=st.sampled_from(["return 41", "os._exit(0)", "raise SystemExit", "os.read(0, 1)"]),
