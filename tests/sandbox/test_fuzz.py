@@ -54,6 +54,7 @@ messages = st.one_of(
 def test_bytes_are_messages_or_an_end(sent: bytes) -> None:
     ours, theirs = socket.socketpair()
     child = Child(os.getpid(), ours)
+    child.mark()
     theirs.sendall(sent)
     theirs.close()
     received, cause = b"", "exit"
