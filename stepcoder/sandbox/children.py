@@ -154,7 +154,7 @@ class Child:
 
 def memory_file(content: bytes = b"", size: int = 0) -> int:
     """A descriptor of a file in memory, at its start; with a `size` given, nobody can change that."""
-    descriptor = os.memfd_create("job", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    descriptor = os.memfd_create("job", os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if size else 0))
     if size:
         os.ftruncate(descriptor, size)
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
 from stepcoder.errors import StepCoderError
-from stepcoder.sandbox.job import Job, Outcome, TestResult, Verdict
+from stepcoder.sandbox.job import Verdict, broken
 from stepcoder.sandbox.link import FaultyJobsError, Link, LostError, Parcel, TooLargeError
 
 REQUESTS = 4
@@ -53,11 +53,6 @@ class State:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     woken: bool = False
     closed: bool = False
-
-
-def broken(job: Job, reason: str) -> Verdict:
-    """The verdict of a job that could not be judged."""
-    return Verdict(job.id, Outcome.INFRA_ERROR, (TestResult(Outcome.INFRA_ERROR, detail=reason),) * len(job.tests))
 
 
 def run(state: State) -> None:

@@ -178,3 +178,9 @@ def job_of(
         checker=problem.checker,
         branches=branches,
     )
+
+
+def broken(job: Job, detail: str) -> Verdict:
+    """The verdict when the judge or the dataset, not the program, is at fault."""
+    result = TestResult(Outcome.INFRA_ERROR, detail=detail)
+    return Verdict(job.id, Outcome.INFRA_ERROR, (result,) * len(job.tests))

@@ -21,9 +21,8 @@ from stepcoder.errors import StepCoderError
 from stepcoder.platform.logs import get_logger
 from stepcoder.problems.problem import Test
 from stepcoder.sandbox import wire
-from stepcoder.sandbox.job import Job, Outcome, Verdict
+from stepcoder.sandbox.job import Job, Outcome, Verdict, broken
 from stepcoder.sandbox.recent import Recent
-from stepcoder.sandbox.slot import broken
 from stepcoder.sandbox.supervisor import Supervisor, SupervisorError, TestList
 
 ATTEMPTS = 3
@@ -194,8 +193,10 @@ def _work(state: _State, number: int) -> None:
     while batch := _next(state):
         try:
             verdicts = _supervisor(state, number).judge([(task.job, task.tests) for task in batch])
-        except (StepCoderError, SupervisorError, OSError) as error:
+        except (StepCoderError, SupervisorError) as error:
             _again(state, number, batch, str(error))
+        except Exception as error:  # a fault of ours must neither end the thread nor leave anybody waiting
+            _again(state, number, batch, f"{type(error).__name__}: {error}")
         else:
             for task, verdict in zip(batch, verdicts, strict=True):
                 _done(state, task, verdict)

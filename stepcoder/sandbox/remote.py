@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Self
@@ -16,14 +15,15 @@ from typing import Self
 from stepcoder.errors import StepCoderError
 from stepcoder.problems.problem import Test
 from stepcoder.sandbox import wire
-from stepcoder.sandbox.couriers import CLOSED, REQUESTS, State, Task, broken, run, shut_down
-from stepcoder.sandbox.job import Job, Verdict
+from stepcoder.sandbox.couriers import CLOSED, REQUESTS, State, Task, run, shut_down
+from stepcoder.sandbox.job import Job, Verdict, broken
 from stepcoder.sandbox.link import Link, Parcel, SentTests
+from stepcoder.sandbox.recent import Recent
 from stepcoder.sandbox.token import token_from_environment
 
 READY_SECONDS = 30.0
 PATIENCE_SECONDS = 300.0
-TEST_LISTS_KEPT = 1024
+TEST_LISTS_KEPT, TEST_BYTES_KEPT = 1024, 256 << 20
 
 
 class RemoteSandbox:
@@ -51,7 +51,7 @@ class RemoteSandbox:
         token = token_from_environment() if token is None else token
         self._state = State(Link(address, token, patience, REQUESTS), ready_seconds)
         self._process = os.getpid()
-        self._tests: OrderedDict[int, SentTests] = OrderedDict()
+        self._tests: Recent[int, SentTests] = Recent(TEST_LISTS_KEPT, TEST_BYTES_KEPT)
         self._thread = threading.Thread(target=run, args=(self._state,), name="sandbox-client", daemon=True)
         self._finalizer = weakref.finalize(self, shut_down, self._state, self._process)
         self._thread.start()
@@ -126,7 +126,6 @@ class RemoteSandbox:
         found = self._tests.get(id(tests))
         if found is None:
             text = wire.dump_tests(tests)
-            found = self._tests[id(tests)] = SentTests(tests, text, wire.digest_of(text))
-            if len(self._tests) > TEST_LISTS_KEPT:
-                self._tests.popitem(last=False)
+            found = SentTests(tests, text, wire.digest_of(text))
+            self._tests.put(id(tests), found, len(text))
         return found

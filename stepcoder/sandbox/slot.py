@@ -96,12 +96,6 @@ class Slot:
         return found
 
 
-def broken(job: Job, detail: str) -> Verdict:
-    """The verdict when the judge or the dataset, not the program, is at fault."""
-    result = TestResult(Outcome.INFRA_ERROR, detail=detail)
-    return Verdict(job.id, Outcome.INFRA_ERROR, (result,) * len(job.tests))
-
-
 def unjudgeable(job: Job, detail: str) -> Verdict:
     """The verdict when the problem itself is at fault: a runtime error, so that its record is put aside."""
     result = TestResult(Outcome.RUNTIME_ERROR, detail=detail)

@@ -16,10 +16,10 @@ import threading
 from stepcoder.errors import StepCoderError
 from stepcoder.sandbox import layers, wire
 from stepcoder.sandbox.inside import frames
-from stepcoder.sandbox.job import Verdict
+from stepcoder.sandbox.job import Verdict, broken
 from stepcoder.sandbox.prepared import PreparedTest, prepare
 from stepcoder.sandbox.recent import Recent
-from stepcoder.sandbox.slot import Slot, broken
+from stepcoder.sandbox.slot import Slot
 from stepcoder.sandbox.zygote import ZygoteError
 
 TESTS, JOB, END, VERDICTS, READY, REFUSED = b"T", b"J", b"E", b"V", b"R", b"X"

@@ -290,6 +290,18 @@ def test_a_job_whose_judges_all_die_is_an_infra_error_that_is_not_remembered(mon
         assert sandbox.judge([job])[0].passed
 
 
+def test_a_fault_of_the_pool_itself_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Supervisor, jobs: object) -> list[Verdict]:
+        raise KeyError("id")
+
+    with open_sandbox(slots=1) as sandbox:
+        monkeypatch.setattr(Supervisor, "judge", fail)
+        verdict = sandbox.submit(jobs()[0]).result(timeout=30)
+        assert (verdict.outcome, verdict.tests[0].detail) == (Outcome.INFRA_ERROR, "KeyError: 'id'")
+        monkeypatch.undo()
+        assert sandbox.judge(jobs()[:1])[0].passed
+
+
 def test_a_share_of_the_jobs_runs_twice_and_what_differs_is_counted() -> None:
     coin = "import random\ndef f(a, b):\n    return random.SystemRandom().random() < 0.5"
     with Pool(2, twice=1.0) as pool:
