@@ -260,7 +260,7 @@ def test_supervisors_and_zygotes_killed_under_load_lose_no_verdict_and_change_no
     with open_sandbox(slots=2) as sandbox:
         killer = threading.Thread(target=murder)
         killer.start()
-        futures = [sandbox.submit(job) for run in range(1, 17) for job in jobs(run)]
+        futures = [sandbox.submit(job) for run in range(1, 41) for job in jobs(run)]
         verdicts = [future.result(timeout=120) for future in futures]
         stop.set()
         killer.join()
