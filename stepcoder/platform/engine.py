@@ -1,29 +1,43 @@
 """DeepSpeed as the training engine: one optimiser step over any number of micro-batches, on any number of ranks.
 
 Losses that come here are sums already divided by the tokens of the whole optimiser step on all ranks, so the engine's
-own averaging over accumulation steps and ranks is undone.
+own averaging over accumulation steps and ranks is undone. A step whose gradient is not finite, on whatever rank, is
+skipped on all of them: ZeRO finds out by the norm over all ranks, which it needs anyway.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from stepcoder.errors import StepCoderError
+from stepcoder.platform import ranks
+from stepcoder.platform.logs import get_logger
+
+MOST_SKIPPED = 20
+"""Optimiser steps in a row that may be skipped before training counts as diverged."""
+
+log = get_logger("engine")
 
 Schedule = Callable[[int], float]
 """Optimiser step (from 0) to a factor on the learning rate."""
 
 
-def start() -> None:
-    """Joins the process group; a process that nobody launched as a rank becomes the only one."""
+def start(timeout: float = ranks.WATCH_SECONDS) -> None:
+    """Joins the process group; a process that nobody launched as a rank becomes the only one.
+
+    Args:
+        timeout: seconds that a rank may stay where `ranks.at` last saw it before the watchdog ends the training.
+    """
     import deepspeed
     from deepspeed.ops import __compatible_ops__
 
@@ -33,7 +47,11 @@ def start() -> None:
     # Its shared-memory all-reduce is compiled at start (a minute, needs a compiler) and gains nothing here.
     __compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
-        deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, timeout=ranks.patience(timeout), verbose=False)
+    if ranks.count() > 1 and torch.cuda.is_available():
+        torch.cuda.set_device(ranks.local_rank())
+    ranks.start(timeout)
 
 
 def warm_up_then_linear(warm_up: int, total: int) -> Schedule:
@@ -48,15 +66,27 @@ def warm_up_then_inverse_root(warm_up: int) -> Schedule:
 
 @contextmanager
 def whole(network: nn.Module) -> Iterator[None]:
-    """Inside, every weight of a network is whole: ZeRO stage 3 otherwise leaves pieces that must not be saved."""
+    """Inside, every weight of a network is whole: ZeRO stage 3 otherwise leaves pieces that must not be saved.
+
+    All ranks enter it together, and leave it together.
+    """
     pieces = [weight for weight in network.parameters() if hasattr(weight, "ds_id")]
-    if not pieces:
+    # Nested in itself it does nothing: DeepSpeed does not gather what is gathered.
+    if not pieces or all(weight.ds_status.name == "AVAILABLE" for weight in pieces):
         yield
         return
     import deepspeed
 
     with deepspeed.zero.GatheredParameters(pieces):
         yield
+
+
+class Step(NamedTuple):
+    """What came of one optimiser step."""
+
+    norm: float
+    """The gradient's norm before clipping, over all ranks; not finite when the step was skipped."""
+    skipped: bool
 
 
 class Engine:
@@ -74,18 +104,42 @@ class Engine:
         max_gradient_norm: float,
         weight_decay: float = 0.0,
         gradient_checkpointing: bool = False,
+        offload: bool = False,
     ) -> None:
+        """Takes a network over; from here on its weights are this engine's.
+
+        Args:
+            network: its parameters are all trained.
+            learning_rate: before the schedule.
+            schedule: factor on the learning rate by optimiser step.
+            epsilon: Adam's.
+            zero_stage: what is spread over the ranks: 0 nothing, 1 the optimiser's state, 2 gradients too, 3 weights
+                too.
+            precision: of the weights; with bf16 the optimiser keeps them in float32 too, and sums gradients so.
+            max_gradient_norm: larger gradients are scaled down to it.
+            weight_decay: AdamW's.
+            gradient_checkpointing: recompute activations in the backward pass.
+            offload: keep the optimiser's state, and in stage 3 the weights, in the machine's memory rather than the
+                accelerator's; without ZeRO, and without an accelerator, it changes nothing.
+        """
         import deepspeed
 
         if gradient_checkpointing:
             network.gradient_checkpointing_enable()  # type: ignore[operator]
         network.train()
-        # A plain torch optimiser does the step then, and the engine does not tell the gradient's norm.
-        self._plain = zero_stage == 0 and precision == "fp32"
+        # Float32 masters for bf16 weights begin with stage 1, which on one rank is stage 0.
+        stage = max(zero_stage, 1) if precision == "bf16" else zero_stage
+        kind = _PlainAdamW if stage == 0 else torch.optim.AdamW
         # torch's own AdamW: DeepSpeed's is compiled at start, which needs a compiler and a minute.
-        optimiser = torch.optim.AdamW(
-            network.parameters(), lr=learning_rate, betas=(0.9, 0.95), eps=epsilon, weight_decay=weight_decay
+        optimiser = kind(
+            network.parameters(), lr=learning_rate, betas=(0.9, 0.95), eps=epsilon, weight_decay=weight_decay, fused=True
         )
+        if isinstance(optimiser, _PlainAdamW):
+            optimiser.max_norm = max_gradient_norm
+        self.skipped = 0
+        """Optimiser steps that were skipped for a gradient that is not finite, since the start or the resume."""
+        self._skipped_in_a_row = 0
+        self._stage = stage
         self.engine: Any
         self.engine, *_ = deepspeed.initialize(
             model=network,
@@ -94,10 +148,12 @@ class Engine:
             config={
                 "train_micro_batch_size_per_gpu": 1,
                 "gradient_accumulation_steps": 1,
-                "gradient_clipping": max_gradient_norm,
-                "zero_optimization": {"stage": zero_stage},
+                "gradient_clipping": max_gradient_norm if stage else 0.0,
+                "zero_optimization": _zero(stage, offload),
                 "zero_allow_untested_optimizer": True,
-                "bf16": {"enabled": precision == "bf16"},
+                "zero_force_ds_cpu_optimizer": False,
+                "bf16": {"enabled": precision == "bf16", "check_grad_overflow": True},
+                "data_types": {"grad_accum_dtype": "fp32"},
                 "steps_per_print": 10**9,
             },
         )
@@ -111,50 +167,154 @@ class Engine:
         """The learning rate of the next optimiser step."""
         return float(self.engine.get_lr()[0])
 
-    def step(self, losses: Sequence[Callable[[], Tensor]]) -> float:
+    def step(self, losses: Sequence[Callable[[], Tensor]]) -> Step:
         """One optimiser step over micro-batches.
 
         Args:
             losses: for each micro-batch a function that computes its share of the step's loss: the sum over its tokens
                 divided by the tokens of the whole step on all ranks. All ranks give the same number of functions.
 
-        Returns:
-            The gradient's norm before clipping, over all ranks.
-
         Raises:
-            StepCoderError: the norm is infinite or not a number; what comes after could only be noise.
+            StepCoderError: too many steps in a row were skipped because the gradient was infinite or not a number.
         """
         for position, loss in enumerate(losses):
+            ranks.detail(f"micro-batch {position + 1} of {len(losses)}")
             self.engine.set_gradient_accumulation_boundary(position == len(losses) - 1)
             # Ranks are averaged by the engine, and the shares have to be summed.
             self.engine.backward(loss() * self.engine.world_size, scale_wrt_gas=False)
-        if self._plain:
-            gradients = [weight.grad for weight in self.engine.module.parameters() if weight.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients).item()
-            self.engine.step()
-        else:
-            self.engine.step()
-            norm = self.engine.get_global_grad_norm()
-        if norm is None or not math.isfinite(norm):
-            raise StepCoderError(f"training diverged: the gradient's norm is {norm}; lower the learning rate")
-        return float(norm)
+        ranks.detail("optimiser step")
+        self.engine.step()
+        norm = float(self.engine.get_global_grad_norm())
+        skipped = not self.engine.was_step_applied()
+        if not skipped:
+            self._skipped_in_a_row = 0
+            return Step(norm, skipped)
+        self.skipped += 1
+        self._skipped_in_a_row += 1
+        log.warning("optimiser step skipped", gradient_norm=norm, in_a_row=self._skipped_in_a_row)
+        if self._skipped_in_a_row >= MOST_SKIPPED:
+            raise StepCoderError(
+                f"training diverged: the gradient was not finite in {MOST_SKIPPED} optimiser steps in a row; lower the "
+                "learning rate"
+            )
+        return Step(norm, skipped)
+
+    @contextmanager
+    def generating(self) -> Iterator[None]:
+        """Inside, each rank may call the network itself as often as it likes, whatever the ZeRO stage.
+
+        In stage 3 every forward pass is otherwise a meeting of all ranks, in which weights are gathered layer by
+        layer; here they are gathered once and DeepSpeed's hooks are off. All ranks enter it together, and leave it
+        together; no optimiser step inside.
+        """
+        if self._stage < 3:
+            yield
+            return
+        from deepspeed.runtime.zero.parameter_offload import FWD_MODULE_STACK
+
+        offload = self.engine.optimizer.parameter_offload
+        # A forward pass without gradient leaves weights marked as in use.
+        offload.partition_all_parameters()
+        with whole(self.engine.module):
+            offload._remove_module_hooks()
+            offload.forward_hooks, offload.backward_hooks = [], []
+            try:
+                yield
+            finally:
+                offload.setup_zero_stage3_hooks()
+                FWD_MODULE_STACK.pop()  # It is there from the first time.
 
     def save(self, folder: Path, name: str) -> None:
-        """Writes weights, optimiser and schedule below `folder / name`."""
-        self.engine.save_checkpoint(str(folder), tag=name, save_latest=False)
+        """Writes weights, optimiser and schedule below `folder / name`; all ranks call it, each writes its part."""
+        # The state that lets another number of ranks load it: see `_universal`.
+        client_state = {"universal_checkpoint_info": {}}
+        self.engine.save_checkpoint(str(folder), tag=name, save_latest=False, client_state=client_state)
 
     def load(self, folder: Path, name: str) -> None:
-        """Reads what `save` wrote.
+        """Reads what `save` wrote, with this or another number of ranks; all ranks call it.
 
         Raises:
             StepCoderError: the optimiser or the schedule cannot be restored; a fresh start would be a silent loss.
         """
-        try:
-            found, _ = self.engine.load_checkpoint(str(folder), tag=name)
-        except Exception as error:  # What torch raises for a damaged file depends on where the damage is.
-            what = f"{type(error).__name__}: {error}"
-            raise StepCoderError(
-                f"{folder}: the checkpoint is damaged ({what}); remove it to go on without it"
-            ) from error
+        parts = len(list((folder / name).glob("*_optim_states.pt")))
+        with ExitStack() as stack:
+            try:
+                if parts not in (0, ranks.count()):
+                    log.info("checkpoint is converted", ranks=parts, to=ranks.count())
+                    folder = stack.enter_context(_universal(folder, name))
+                    self.engine._config.load_universal_checkpoint = True
+                found, _ = self.engine.load_checkpoint(str(folder), tag=name)
+            except Exception as error:  # What torch raises for a damaged file depends on where the damage is.
+                what = f"{type(error).__name__}: {error}"
+                raise StepCoderError(
+                    f"{folder}: the checkpoint is damaged ({what}); remove it to go on without it"
+                ) from error
+            finally:
+                self.engine._config.load_universal_checkpoint = False
         if found is None:
             raise StepCoderError(f"{folder / name}: the checkpoint lacks the optimiser's or the schedule's state")
+
+
+def _zero(stage: int, offload: bool) -> dict[str, Any]:
+    to_memory = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    settings: dict[str, Any] = {"stage": stage}
+    if offload and stage and torch.cuda.is_available():
+        settings["offload_optimizer"] = to_memory
+        if stage == 3:
+            settings["offload_param"] = to_memory
+    return settings
+
+
+class _PlainAdamW(torch.optim.AdamW):
+    """AdamW without ZeRO, that clips, and skips a gradient that is not finite, as DeepSpeed's own optimisers do.
+
+    Every rank has the same gradient when `step` is called, so no rank has to ask another.
+    """
+
+    max_norm = math.inf
+    overflow = False
+    """What DeepSpeed asks for to count a skipped step and to hold the schedule."""
+    _global_grad_norm = 0.0
+    """What DeepSpeed tells as the gradient's norm."""
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        weights = [weight for group in self.param_groups for weight in group["params"] if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])
+        self._global_grad_norm = norm.item()
+        self.overflow = not math.isfinite(self._global_grad_norm)
+        if not self.overflow:
+            torch.nn.utils.clip_grads_with_norm_(weights, self.max_norm, norm)
+            super().step(closure)
+
+
+@contextmanager
+def _universal(folder: Path, name: str) -> Iterator[Path]:
+    """Turns a checkpoint of any number of ranks, in a scratch folder, into one that any other number can load."""
+    from argparse import Namespace
+
+    from deepspeed.checkpoint import ds_to_universal
+
+    def convert() -> Path:
+        scratch = Path(tempfile.mkdtemp(prefix="stepcoder-universal-"))
+        ds_to_universal.main(
+            Namespace(
+                input_folder=str(folder / name),
+                output_folder=str(scratch / name),
+                # In this process: forking one that holds torch's threads can hang.
+                num_extract_workers=1,
+                num_merge_workers=1,
+                keep_temp_folder=False,
+                strict=True,
+                inject_missing_state=False,
+            )
+        )
+        return scratch
+
+    scratch = ranks.once_a_machine(convert)
+    try:
+        yield scratch
+        ranks.together("checkpoint loaded")
+    finally:
+        if ranks.local_rank() == 0:
+            shutil.rmtree(scratch, ignore_errors=True)

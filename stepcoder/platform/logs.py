@@ -44,8 +44,15 @@ def configure(level: str | None = None) -> None:
     logger = logging.getLogger(ROOT)
     logger.handlers[:] = [handler]
     logger.setLevel(name if name in logging.getLevelNamesMapping() else "INFO")
+    if _rank():
+        logger.setLevel(max(logger.level, logging.WARNING))
     # Kubeflow's executor gives the root logger a handler too, and lines would come twice.
     logger.propagate = False
+
+
+def _rank() -> int:
+    """This process's number among those that train together; only rank 0 tells how the work goes."""
+    return int(os.environ.get("RANK") or 0)
 
 
 class _Lines(logging.Handler):
@@ -83,7 +90,8 @@ class Log:
 
     def _write(self, level: int, event: str, values: dict[str, Any]) -> None:
         if self._logger.isEnabledFor(level):
-            pairs = {"step": self._name, "event": event, **values}
+            rank = {"rank": number} if (number := _rank()) else {}
+            pairs = {"step": self._name, **rank, "event": event, **values}
             self._logger.log(level, "%s", " ".join(f"{key}={quoted(value)}" for key, value in pairs.items()))
 
 
@@ -120,7 +128,7 @@ class Progress(Generic[T]):
 
     def __enter__(self) -> Self:
         self._started = self._written = time.monotonic()
-        if _console.is_terminal:
+        if _console.is_terminal and not _rank():
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(),

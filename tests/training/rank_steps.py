@@ -1,0 +1,82 @@
+"""Steps that tests of several ranks launch; each is `tests.training.rank_steps:Config:NAME`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch.distributed as dist
+
+from stepcoder.errors import DataError
+from stepcoder.platform import ranks
+from stepcoder.platform.config import StepConfig
+from stepcoder.platform.entry import running
+from stepcoder.platform.launch import launch
+from stepcoder.platform.logs import get_logger
+
+
+class Config(StepConfig):
+    out: str
+    """Folder of the test."""
+    what: str = ""
+    """What to do, where a step does several things."""
+    timeout: float = 1800
+    """The watchdog's."""
+
+
+def begin(config: Config) -> Path:
+    """Joins the group without DeepSpeed, which takes seconds to import, and leaves this rank's process number."""
+    dist.init_process_group("gloo", timeout=ranks.patience(config.timeout))
+    ranks.start(config.timeout)
+    (Path(config.out) / f"pid-{ranks.rank()}").write_text(str(os.getpid()))
+    return Path(config.out)
+
+
+def exchange(config: Config) -> None:
+    out = begin(config)
+    get_logger("test").info("told once")
+    get_logger("test").warning("told by all")
+    found = [ranks.gathered({"rank": ranks.rank()}), ranks.largest(7 - ranks.rank()), ranks.is_main()]
+    ranks.together("the end")
+    (out / f"found-{ranks.rank()}").write_text(repr(found))
+
+
+def fail(config: Config) -> None:
+    begin(config)
+    if ranks.rank() == 1:
+        match config.what:
+            case "data":
+                raise DataError("problems.jsonl: line 3 is bad")
+            case "bug":
+                raise ZeroDivisionError("a bug")
+            case "exit":
+                os._exit(7)
+    if config.what == "all":
+        raise DataError("no such file")
+    ranks.gathered(None)
+
+
+def wait(config: Config) -> None:
+    begin(config)
+    ranks.gathered(None)
+    time.sleep(600)
+
+
+def hang(config: Config) -> None:
+    out = begin(config)
+    ranks.at("roll-outs of step 3")
+    while ranks.rank() == 1 and config.what == "loop":
+        pass
+    if ranks.rank() == int(config.what.removeprefix("stop ") if config.what != "loop" else -1):
+        (out / "ready").touch()
+        time.sleep(600)
+    ranks.gathered(None)
+    ranks.at("update of step 3")
+    ranks.gathered(None)
+
+
+if __name__ == "__main__":
+    with running("test"):
+        launch(f"tests.training.rank_steps:Config:{sys.argv[1]}", Config.model_validate_json(sys.argv[2]), processes=2)
