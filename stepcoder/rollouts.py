@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
-from stepcoder.model.generation import Generator, TransformersGenerator
+from stepcoder.model.generation import Generator, Request, TransformersGenerator
 from stepcoder.model.load import check_room, load_policy, load_tokenizer
 from stepcoder.model.prompt import Template, program_of
+from stepcoder.model.seeds import derived_seed
 from stepcoder.model.settings import Sampling
 from stepcoder.model.tokens import bytes_of, text_of, token_bytes
+from stepcoder.platform import ranks
 from stepcoder.platform.logs import get_logger
 from stepcoder.problems import Problem
 from stepcoder.sandbox import Limits, Outcome, Sandbox, Verdict, job_of
 
 log = get_logger("rollouts")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class Sample:
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     """Ids as sampled, end of text included."""
+    log_probs: tuple[float, ...]
+    """Of each response id, as the sampling itself had them."""
     truncated: bool
     """Whether the response met the longest length before its end."""
 
@@ -53,6 +63,20 @@ class Sample:
     def tokens(self) -> int:
         """Length of the response in tokens."""
         return len(self.response_ids)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A sampled program that is still being judged."""
+
+    sample: Callable[[Verdict], Sample]
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+    verdict: Future[Verdict]
+
+    def judged(self) -> Sample:
+        """Waits for the verdict."""
+        return self.sample(self.verdict.result())
 
 
 class Sampler:
@@ -72,50 +96,74 @@ class Sampler:
         ids = self.template.prompt(problem, opened, longest_prompt)
         return None if ids is None else Subtask(problem, opened, tuple(ids))
 
-    def sample(
+    def roll_outs(
         self, subtasks: Sequence[Subtask], n: int, sampling: Sampling, seed: int, *, trace: bool = True
-    ) -> list[Sample]:
-        """Samples `n` programs for each subtask and judges them.
+    ) -> list[Rollout]:
+        """Samples this rank's share of the subtasks, and lets each program be judged while others are being sampled.
 
         Args:
-            subtasks: what to write.
+            subtasks: what to write, the same on all ranks; rank `r` of `R` takes every `R`th from the `r`th on.
             n: samples a subtask.
             sampling: temperature, nucleus, longest response.
-            seed: the same seed and subtasks give the same samples.
+            seed: the same seed gives the same samples of a subtask, on any number of ranks.
             trace: whether the verdicts tell which statements ran.
 
         Returns:
-            `n` samples a subtask, in the order of the subtasks. A sample that the judge failed on has the outcome
-            `infra_error`.
+            `n` roll-outs a subtask, in the order of the subtasks.
         """
-        prompts = [subtask.prompt_ids for subtask in subtasks for _ in range(n)]
-        responses = self.generator.generate(prompts, sampling, seed)
-        pending: list[tuple[Subtask, int, list[int], str, str, Future[Verdict]]] = []
-        for position, ids in enumerate(responses):
-            subtask = subtasks[position // n]
+        mine = subtasks[ranks.rank() :: ranks.count()]
+        # A problem may come up twice in a step: its second turn draws other samples.
+        met: Counter[str] = Counter()
+        seeds = []
+        for task in subtasks:
+            seeds.append(derived_seed(seed, task.problem.id, met[task.problem.id]))
+            met[task.problem.id] += 1
+        seeds = seeds[ranks.rank() :: ranks.count()]
+        requests = [Request(task.prompt_ids, n, own) for task, own in zip(mine, seeds, strict=True)]
+        begun: dict[tuple[int, int], Rollout] = {}
+        for response in self.generator.generate(requests, sampling):
+            task, ids = mine[response.request], tuple(response.ids)
             completion = text_of(bytes_of(ids, self.table))
-            program = program_of(subtask.opened, completion)
-            job = job_of(
-                subtask.problem, program, limits=self.limits, trace=trace, id=f"{subtask.problem.id}#{position % n}"
-            )
-            pending.append((subtask, position % n, ids, completion, program, self.sandbox.submit(job)))
-        samples = [
-            Sample(
-                problem_id=subtask.problem.id,
-                index=index,
-                opened=subtask.opened,
-                completion=completion,
-                program=program,
-                verdict=verdict.result(),
-                prompt_ids=subtask.prompt_ids,
-                response_ids=tuple(ids),
+            program = program_of(task.opened, completion)
+            name = f"{task.problem.id}#{response.number}"
+            job = job_of(task.problem, program, limits=self.limits, trace=trace, id=name)
+            sample = partial(
+                Sample,
+                task.problem.id,
+                response.number,
+                task.opened,
+                completion,
+                program,
+                prompt_ids=task.prompt_ids,
+                response_ids=ids,
+                log_probs=tuple(response.log_probs),
                 truncated=ids[-1] not in self.generator.ends,
             )
-            for subtask, index, ids, completion, program, verdict in pending
-        ]
+            verdict = self.sandbox.submit(job)
+            begun[response.request, response.number] = Rollout(sample, task.prompt_ids, ids, verdict)
+        return [begun[place] for place in sorted(begun)]
+
+    def sample(
+        self, subtasks: Sequence[Subtask], n: int, sampling: Sampling, seed: int, *, trace: bool = True
+    ) -> list[Sample]:
+        """Samples `n` judged programs for each subtask on all ranks together; see `roll_outs`.
+
+        Returns:
+            `n` samples a subtask, in the order of the subtasks, the same on every rank. A sample that the judge failed
+            on has the outcome `infra_error`.
+        """
+        mine = [roll_out.judged() for roll_out in self.roll_outs(subtasks, n, sampling, seed, trace=trace)]
+        samples = in_order(mine, n)
         if failed := sum(sample.verdict.outcome is Outcome.INFRA_ERROR for sample in samples):
             log.warning("the judge failed on samples; they are left out", samples=failed, of=len(samples))
         return samples
+
+
+def in_order(mine: Sequence[T], n: int) -> list[T]:
+    """What all ranks have of `n` roll-outs a subtask, in the order of the subtasks."""
+    everyone = ranks.gathered(list(mine))
+    rounds = zip_longest(*([each[begin : begin + n] for begin in range(0, len(each), n)] for each in everyone))
+    return [item for turn in rounds for group in turn if group is not None for item in group]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,7 +20,7 @@ from stepcoder.model.load import check_room
 from stepcoder.model.prompt import Template
 from stepcoder.model.settings import TrainingConfig
 from stepcoder.model.tokens import token_bytes
-from stepcoder.platform import storage
+from stepcoder.platform import ranks, storage
 from stepcoder.platform.history import SUMMARY_NAME
 from stepcoder.platform.logs import get_logger
 from stepcoder.problems import Problem, load_problems
@@ -67,6 +69,17 @@ def open_dataset(address: str) -> Dataset:
 
 
 @contextmanager
+def output(address: str) -> Iterator[Path]:
+    """A folder that is published at an address on success; what ranks but the first write vanishes."""
+    if ranks.is_main():
+        with storage.staged(address) as folder:
+            yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="stepcoder-rank-") as scratch:
+        yield Path(scratch)
+
+
+@contextmanager
 def open_sampler(
     config: TrainingConfig, language_model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Iterator[Sampler]:
@@ -76,7 +89,10 @@ def open_sampler(
         DataError: prompts and responses can be longer than the model's context.
     """
     check_room(language_model, tokenizer, config.max_prompt_tokens + config.max_new_tokens)
-    with open_sandbox(config.sandbox, config.sandbox_slots) as sandbox:
+    slots = config.sandbox_slots
+    if slots is None and ranks.count() > 1:
+        slots = max(1, (os.cpu_count() or 1) // ranks.count())
+    with open_sandbox(config.sandbox, slots) as sandbox:
         yield Sampler(
             TransformersGenerator(language_model, tokenizer, config.sampling_batch),
             Template.of(tokenizer),

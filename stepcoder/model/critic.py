@@ -5,40 +5,44 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from stepcoder.errors import DataError
-from stepcoder.model.load import PRECISION, device, local_model, without_dropout, write_card
-from stepcoder.platform import engine
+from stepcoder.model import attention
+from stepcoder.model.batch import Packed
+from stepcoder.model.load import PRECISION, device, local_model, save_merged, without_dropout, write_card
+from stepcoder.model.policy import states
+from stepcoder.platform import engine, ranks
 
 HEAD = "value_head.safetensors"
 
 
 class Critic(nn.Module):
-    """Values of every position of a sequence."""
+    """Values of the response tokens of packed sequences."""
 
-    def __init__(self, backbone: nn.Module, hidden_size: int) -> None:
+    def __init__(self, backbone: PreTrainedModel, hidden_size: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.value_head = nn.Linear(hidden_size, 1, bias=False)
         # Values start at zero: a random head would be noise in the first advantages.
         nn.init.zeros_(self.value_head.weight)
 
-    def forward(
-        self, input_ids: Int[Tensor, "batch length"], attention_mask: Int[Tensor, "batch length"]
-    ) -> Float[Tensor, "batch length"]:
-        """Value of each position, in float32: what the policy will have earned from the next token on."""
-        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    def forward(self, packed: Packed) -> Float[Tensor, " tokens"]:
+        """Value of each response token, in float32: what the policy will have earned from that token on.
+
+        It is that of the state before the token.
+        """
+        hidden = states(self.backbone, packed)[packed.rows - 1]
         values: Tensor = self.value_head(hidden).squeeze(-1).float()
         return values
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:
         """Passes the setting on to the backbone."""
-        self.backbone.gradient_checkpointing_enable(**options)  # type: ignore[operator]
+        self.backbone.gradient_checkpointing_enable(**options)
 
 
 def load_critic(address: str, precision: str = "fp32") -> Critic:
@@ -49,7 +53,7 @@ def load_critic(address: str, precision: str = "fp32") -> Critic:
     """
     name = local_model(address)
     try:
-        backbone = AutoModel.from_pretrained(name, dtype=PRECISION[precision])
+        backbone = AutoModel.from_pretrained(name, dtype=PRECISION[precision], attn_implementation=attention.NAME)
         hidden_size = AutoConfig.from_pretrained(name).get_text_config().hidden_size
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(f"{address}: no critic can be made of this model: {str(error).splitlines()[0]}") from error
@@ -61,10 +65,25 @@ def load_critic(address: str, precision: str = "fp32") -> Critic:
     return critic.eval()
 
 
-def save_critic(critic: Critic, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any]) -> None:
-    """Writes the backbone as a Hugging Face checkpoint, the head beside it, and `stepcoder.json`."""
+def save_critic(
+    critic: Critic,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    card: dict[str, Any],
+    *,
+    adapter_base: str | None = None,
+) -> None:
+    """Writes the backbone as a Hugging Face checkpoint, the head beside it, and `stepcoder.json`.
+
+    All ranks call it, rank 0 writes. Adapters, trained on `adapter_base`, are merged in.
+    """
     with engine.whole(critic):
-        critic.backbone.save_pretrained(folder)  # type: ignore[operator]
+        if not ranks.is_main():
+            return
+        if adapter_base is None:
+            critic.backbone.save_pretrained(folder)
+        else:
+            save_merged(critic.backbone, adapter_base, AutoModel, folder)
         save_file({"weight": critic.value_head.weight.detach().cpu().contiguous()}, folder / HEAD)
     tokenizer.save_pretrained(folder)
     write_card(folder, card)

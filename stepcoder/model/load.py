@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from stepcoder import __version__
 from stepcoder.errors import DataError
-from stepcoder.platform import engine, storage
+from stepcoder.model import adapters
+from stepcoder.platform import engine, ranks, storage
 
 PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CARD = "stepcoder.json"
@@ -110,15 +111,45 @@ def without_dropout(model: torch.nn.Module) -> None:
 
 def device() -> torch.device:
     """The device that this process trains on."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device("cuda", ranks.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def save_policy(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any]) -> None:
-    """Writes a plain Hugging Face checkpoint and `stepcoder.json` into a folder."""
+def save_policy(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    card: dict[str, Any],
+    *,
+    adapter_base: str | None = None,
+) -> None:
+    """Writes a plain Hugging Face checkpoint and `stepcoder.json` into a folder; all ranks call it, rank 0 writes.
+
+    Args:
+        model: the trained model.
+        tokenizer: its tokenizer.
+        folder: where to.
+        card: what `stepcoder.json` tells.
+        adapter_base: address of the model that adapters were trained on. The checkpoint has them merged in, and they
+            also lie in `adapter/` by themselves.
+    """
     with engine.whole(model):
-        model.save_pretrained(folder)
+        if not ranks.is_main():
+            return
+        if adapter_base is None:
+            model.save_pretrained(folder)
+        else:
+            save_merged(model, adapter_base, AutoModelForCausalLM, folder)
+            model.save_pretrained(folder / adapters.FOLDER)
+            card = {**card, "adapter_base": model_digest(adapter_base)}
     tokenizer.save_pretrained(folder)
     write_card(folder, card)
+
+
+def save_merged(model: PreTrainedModel, base: str, kind: Any, folder: Path) -> None:
+    """Writes the checkpoint of a model with its adapters merged into the weights that they were trained on."""
+    whole = kind.from_pretrained(local_model(base), dtype=model.dtype)
+    adapters.merge_into(whole, model)
+    whole.save_pretrained(folder)
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:

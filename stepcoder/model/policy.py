@@ -1,65 +1,91 @@
-"""The policy as training sees it: ids in, log-probs of the response tokens out."""
+"""The policy as training sees it: packed ids in, log-probs of the response tokens out."""
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from stepcoder.errors import DataError
+from stepcoder.model import attention
+from stepcoder.model.batch import Packed, pack
+from stepcoder.model.head import ScoringHead
 
 
 class Policy(nn.Module):
     """Wraps a causal language model so that only the rows that are scored go through its LM head."""
 
-    def __init__(self, language_model: PreTrainedModel) -> None:
+    def __init__(self, language_model: PreTrainedModel, head_chunk_mib: float = 64) -> None:
         """Wraps the model.
 
+        Args:
+            language_model: the model; its attention learns to read packed sequences.
+            head_chunk_mib: memory for the logits of one chunk of rows, in MiB.
+
         Raises:
-            DataError: its logits are not the LM head's output (soft-capping, scaling).
+            DataError: its logits are not the LM head's output (soft-capping, scaling), or it cannot read packed
+                sequences.
         """
         super().__init__()
+        check_packing(language_model)
         self.language_model = language_model
-        self._check_head()
+        self.head = ScoringHead(language_model.get_output_embeddings(), head_chunk_mib)
 
     def forward(
-        self,
-        input_ids: Int[Tensor, "batch length"],
-        attention_mask: Int[Tensor, "batch length"],
-        rows: Int[Tensor, " tokens"],
-        temperature: float = 1.0,
+        self, packed: Packed, temperature: float = 1.0
     ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
-        """Log-prob and entropy of chosen tokens under the sampling distribution, in float32.
+        """Log-prob and entropy of the response tokens under the sampling distribution, in float32.
 
         Args:
-            input_ids: right-padded sequences.
-            attention_mask: 1 for tokens, 0 for padding.
-            rows: flat indices into `batch * length` of the tokens that are scored; none is the first of its sequence.
+            packed: sequences.
             temperature: sampling temperature; logits are divided by it.
 
         Returns:
-            Log-prob and entropy of each row. The log-prob of a token comes from the hidden state before it.
+            Log-prob and entropy of each of `packed.rows`. The log-prob of a token comes from the state before it.
         """
-        backbone = self.language_model.base_model
-        hidden = backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
-        logits = self.language_model.get_output_embeddings()(hidden.flatten(0, 1)[rows - 1]).float() / temperature
-        scores = torch.log_softmax(logits, dim=-1)
-        chosen = scores.gather(-1, input_ids.flatten()[rows].unsqueeze(-1)).squeeze(-1)
-        return chosen, -(scores.exp() * scores).sum(-1)
+        hidden = states(self.language_model.base_model, packed)
+        log_probs, entropy = self.head(hidden[packed.rows - 1], packed.input_ids[packed.rows], temperature)
+        return log_probs, entropy
 
     def gradient_checkpointing_enable(self) -> None:
         """Passes the setting on to the language model."""
         self.language_model.gradient_checkpointing_enable()
 
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        model = self.language_model
-        ids = torch.arange(1, 5, device=model.device).unsqueeze(0) % model.get_input_embeddings().weight.shape[0]
-        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        ours = model.get_output_embeddings()(hidden)
-        if not torch.allclose(ours.float(), model(input_ids=ids, use_cache=False).logits.float(), rtol=1e-2, atol=1e-2):
-            raise DataError(
-                f"{model.name_or_path}: {type(model).__name__} changes its logits after the LM head (soft-capping or "
-                "scaling), which the log-probs here do not follow; use another base model"
-            )
+
+def states(backbone: nn.Module, packed: Packed) -> Float[Tensor, "length hidden"]:
+    """The last hidden state of every token of packed sequences."""
+    output = backbone(
+        input_ids=packed.input_ids.unsqueeze(0),
+        position_ids=packed.position_ids.unsqueeze(0),
+        use_cache=False,
+        lengths=packed.lengths,
+    )
+    hidden: Tensor = output.last_hidden_state[0]
+    return hidden
+
+
+@torch.no_grad()
+def check_packing(model: PreTrainedModel) -> None:
+    """Switches a language model to packed attention, and checks it against the model's own way.
+
+    Raises:
+        DataError: hidden states or logits of packed sequences are not those of the sequences by themselves.
+    """
+    ids = torch.arange(1, 13, device=model.device) % model.get_input_embeddings().weight.shape[0]
+    parts = ids.split([3, 4, 5])
+    alone = torch.cat([model(input_ids=part.unsqueeze(0), use_cache=False).logits[0] for part in parts])
+    try:
+        model.set_attn_implementation(attention.NAME)
+        packed = pack([part[:1].tolist() for part in parts], [part[1:].tolist() for part in parts], model.device)
+        ours = model.get_output_embeddings()(states(model.base_model, packed))
+    except (ValueError, TypeError, AttributeError) as error:
+        what = f"{model.name_or_path}: {type(model).__name__}"
+        raise DataError(f"{what} cannot read packed sequences: {error}") from error
+    spread = alone.float().std().item()
+    if not torch.allclose(ours.float(), alone.float(), rtol=0.02, atol=0.02 * spread + 1e-6):
+        raise DataError(
+            f"{model.name_or_path}: {type(model).__name__} gives other logits for packed sequences than by itself "
+            "(it changes its logits after the LM head, or its attention cannot be told where a sequence ends); use "
+            "another base model"
+        )

@@ -169,6 +169,26 @@ class Progress(Generic[T]):
             self._log.info(self._description, done=self._done, total=self._total, left=f"{left:.0f}s", **values)
 
 
+class Clock:
+    """How long the parts of a piece of work take."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+        """`seconds_<part>` of each part that has ended."""
+
+    def lap(self, part: str) -> None:
+        """Ends a part."""
+        now = time.perf_counter()
+        self.seconds[f"seconds_{part}"] = now - self._last
+        self._last = now
+
+    @property
+    def total(self) -> float:
+        """Seconds of all parts."""
+        return self._last - self._began
+
+
 def progress(work: Collection[T] | int, description: str) -> Progress[T]:
     """Shows how far `work` (a collection to iterate over, or a number of items) is."""
     return Progress(work, description)

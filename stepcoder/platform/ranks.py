@@ -218,7 +218,9 @@ class _Watchdog:
         """One line for each rank that is furthest behind; of ranks equally far, those that have fallen silent."""
         now = time.monotonic()
         marks = {**self.others, rank(): self.mine}
-        unheard = [f"rank {other} has not been heard of since the start" for other in range(count()) if other not in marks]
+        unheard = [
+            f"rank {other} has not been heard of since the start" for other in range(count()) if other not in marks
+        ]
         least = min(mark.count for mark in marks.values())
         behind = {other: mark for other, mark in marks.items() if mark.count == least}
         silent = {other for other, mark in behind.items() if other != rank() and now - mark.heard > 4 * self.interval}

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from stepcoder.errors import StepCoderError
+from stepcoder.platform import ranks
 from stepcoder.platform.logs import get_logger
 
 METRICS_NAME = "metrics.jsonl"
@@ -187,6 +188,9 @@ class Tracker:
     def flush(self) -> None:
         """Sends what is queued. After a failure nothing is tried for `RETRY_SECONDS`, and nothing queued is lost."""
         self._flushed = time.monotonic()
+        if not ranks.is_main():
+            self._metrics.clear()
+            return
         if self._failed is not None and time.monotonic() - self._failed < RETRY_SECONDS:
             return
         if self._guarded(self._send):

@@ -12,6 +12,11 @@ __all__ = ["PpoConfig", "train"]
 
 def train(config: PpoConfig) -> None:
     """Trains one stage and publishes policy, critic and curriculum; see `stepcoder.ppo.run.train`."""
+    from stepcoder.platform import launch
+
+    if config.nproc_per_node > 1 and not launch.launched():
+        launch.launch("ppo", config, config.nproc_per_node)
+        return
     from stepcoder.ppo.run import train as run
 
     run(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stepcoder.model.settings import Sampling, TrainingConfig
 from stepcoder.problems.conditionals import Kind
@@ -37,7 +37,9 @@ class PpoConfig(TrainingConfig):
     samples_per_problem: int = Field(16, ge=1)
     """Roll-outs a problem in a step."""
     temperature: float = Field(0.8, gt=0)
-    """Temperature of roll-outs and of their scored log-probs. The nucleus is full, since the scores know no other."""
+    """Temperature of roll-outs and of their scored log-probs."""
+    top_p: float = 1.0
+    """Nucleus of roll-outs: only 1, the full one, since the scored log-probs know no other."""
 
     learning_rate: float = Field(5e-7, gt=0)
     """Peak learning rate of the policy."""
@@ -93,6 +95,16 @@ class PpoConfig(TrainingConfig):
     policy_denominator: Literal["executed", "response"] = "executed"
     """What the policy loss is divided by: executed tokens of the whole optimiser step, or all response tokens."""
 
+    @field_validator("top_p")
+    @classmethod
+    def _full_nucleus(cls, value: float) -> float:
+        if value != 1:
+            raise ValueError(
+                "roll-outs are drawn from the full distribution: with a nucleus below 1 the scored log-probs would "
+                "belong to another distribution than the samples; leave it at 1 and lower the temperature instead"
+            )
+        return value
+
     @model_validator(mode="after")
     def _stage_is_one_of_them(self) -> Self:
         if self.stage > self.stages:
@@ -102,4 +114,4 @@ class PpoConfig(TrainingConfig):
     @property
     def sampling(self) -> Sampling:
         """How roll-outs are sampled."""
-        return Sampling(temperature=self.temperature, top_p=1.0, max_new_tokens=self.max_new_tokens)
+        return Sampling(temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens)

@@ -1,8 +1,12 @@
-"""One PPO step's roll-outs as tensors: everything that is fixed before the update."""
+"""One PPO step's roll-outs as tensors: everything that is fixed before the update.
+
+Each rank scores what it sampled; then every rank holds the experience of all, so that whatever follows (advantages,
+whitening, mini-batches, the curriculum) is computed alike everywhere, on any number of ranks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,25 +14,37 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stepcoder.masks import executed_bytes, policy_loss_mask
-from stepcoder.model.batch import Sequences, collate, micro_batches
-from stepcoder.model.critic import Critic
+from stepcoder.model.batch import Packed, micro_batches, pack
 from stepcoder.model.load import device
-from stepcoder.model.policy import Policy
+from stepcoder.platform import ranks
 from stepcoder.ppo.config import PpoConfig
 from stepcoder.ppo.objective import gae, token_rewards, whiten
-from stepcoder.rollouts import Sample
+from stepcoder.rollouts import Rollout, Sample
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the networks say of one response, a number a token."""
+
+    log_probs: Float[Tensor, " response"]
+    entropy: Float[Tensor, " response"]
+    reference_log_probs: Float[Tensor, " response"]
+    values: Float[Tensor, " response"]
 
 
 @dataclass(frozen=True)
 class Experience:
-    """The roll-outs of a step; tensors are `(batch, response)`, padded on the right."""
+    """The roll-outs of a step, of all ranks; tensors are `(batch, response)`, padded on the right."""
 
     samples: Sequence[Sample]
     # masks
     response_mask: Bool[Tensor, "batch response"]
     policy_mask: Bool[Tensor, "batch response"]
     # fixed by sampling
+    behaviour_log_probs: Float[Tensor, "batch response"]
+    """As the sampling had them."""
     log_probs: Float[Tensor, "batch response"]
+    """As training computes them: the ratio's denominator."""
     reference_log_probs: Float[Tensor, "batch response"]
     values: Float[Tensor, "batch response"]
     entropy: Float[Tensor, "batch response"]
@@ -39,53 +55,85 @@ class Experience:
     returns: Float[Tensor, "batch response"]
     """From the advantages before whitening."""
 
-    def sequences(self, group: Sequence[int]) -> Sequences:
-        """The padded ids of some samples."""
+    def packed(self, group: Sequence[int]) -> Packed:
+        """The ids of some samples as a micro-batch."""
         chosen = [self.samples[index] for index in group]
-        return collate([s.prompt_ids for s in chosen], [s.response_ids for s in chosen], device())
+        return pack([s.prompt_ids for s in chosen], [s.response_ids for s in chosen], device())
 
 
-def gather(
+Network = Callable[[Packed], tuple[Tensor, ...]]
+"""One or more numbers for each response token of a micro-batch, sequence after sequence."""
+
+
+@torch.no_grad()
+def score(
+    roll_outs: Sequence[Rollout], policy: Network, reference: Network, critic: Network, budget: int
+) -> list[Scores]:
+    """What the three networks say of this rank's roll-outs; their programs may still be judged meanwhile.
+
+    Args:
+        roll_outs: with responses that are not empty.
+        policy: log-probs and entropy under the policy that sampled them.
+        reference: log-probs and entropy under the frozen SFT policy.
+        critic: values under the critic before this step's update.
+        budget: tokens of one forward pass.
+    """
+    lengths = [len(one.prompt_ids) + len(one.response_ids) for one in roll_outs]
+    # With ZeRO stage 3 a forward pass needs all ranks, so all make the same number; an empty one takes one token.
+    groups = micro_batches(lengths, budget, ranks.largest(len(micro_batches(lengths, budget))))
+    scored: dict[int, Scores] = {}
+    for group in groups:
+        chosen = [roll_outs[index] for index in group]
+        packed = pack([one.prompt_ids for one in chosen], [one.response_ids for one in chosen], device())
+        if not group:
+            packed = pack([[0]], [[0]], device())
+        (log_probs, entropy), (reference_log_probs, _), (values,) = policy(packed), reference(packed), critic(packed)
+        sizes = [len(one.response_ids) for one in chosen]
+        if group:
+            whole = (log_probs, entropy, reference_log_probs, values)
+            parts = [torch.split(numbers.cpu(), sizes) for numbers in whole]
+            scored |= {index: Scores(*rows) for index, *rows in zip(group, *parts, strict=True)}
+    return [scored[index] for index in range(len(roll_outs))]
+
+
+def assemble(
     samples: Sequence[Sample],
-    scores: Sequence[float],
-    policy: Policy,
-    reference: Policy,
-    critic: Critic,
+    rewards: Sequence[float],
+    scores: Sequence[Scores],
     table: Sequence[bytes],
     config: PpoConfig,
     *,
     beta: float,
 ) -> Experience:
-    """Scores the samples with all three networks and derives advantages and returns.
+    """Derives masks, token rewards, advantages and returns.
 
     Args:
-        samples: judged roll-outs; none with an empty response.
-        scores: reward of each.
-        policy: the policy that sampled them.
-        reference: the frozen SFT policy.
-        critic: the critic before this step's update.
+        samples: judged roll-outs of all ranks; none with an empty response.
+        rewards: of each program.
+        scores: of each sample.
         table: bytes of each token id.
         config: settings.
         beta: weight of the KL penalty now.
     """
-    response_mask = _padded([[True] * sample.tokens for sample in samples]).bool()
-    policy_mask = _padded([_policy_mask(sample, table, config) for sample in samples]).bool()
-    log_probs, entropy = _scored(policy, samples, response_mask, config)
-    reference_log_probs, _ = _scored(reference, samples, response_mask, config)
-    values = _valued(critic, samples, response_mask, config)
-    rewards = token_rewards(
-        torch.tensor(scores, device=device()), log_probs - reference_log_probs, response_mask, beta=beta
+    response_mask = _padded([torch.ones(sample.tokens, dtype=torch.bool) for sample in samples])
+    policy_mask = _padded([torch.tensor(_policy_mask(sample, table, config)) for sample in samples])
+    log_probs = _padded([one.log_probs for one in scores])
+    reference_log_probs = _padded([one.reference_log_probs for one in scores])
+    values = _padded([one.values for one in scores])
+    token_level = token_rewards(
+        torch.tensor(rewards, device=device()), log_probs - reference_log_probs, response_mask, beta=beta
     )
-    advantages, returns = gae(rewards, values, response_mask, gamma=config.gamma, lam=config.gae_lambda)
+    advantages, returns = gae(token_level, values, response_mask, gamma=config.gamma, lam=config.gae_lambda)
     return Experience(
         samples=samples,
         response_mask=response_mask,
         policy_mask=policy_mask,
+        behaviour_log_probs=_padded([torch.tensor(sample.log_probs) for sample in samples]),
         log_probs=log_probs,
         reference_log_probs=reference_log_probs,
         values=values,
-        entropy=entropy,
-        rewards=rewards,
+        entropy=_padded([one.entropy for one in scores]),
+        rewards=token_level,
         advantages=whiten(advantages, response_mask),
         returns=returns,
     )
@@ -104,34 +152,5 @@ def _policy_mask(sample: Sample, table: Sequence[bytes], config: PpoConfig) -> l
     )
 
 
-def _padded(rows: Sequence[Sequence[bool]]) -> Tensor:
-    whole = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.uint8)
-    for index, row in enumerate(rows):
-        whole[index, : len(row)] = torch.tensor(row, dtype=torch.uint8)
-    return whole.to(device())
-
-
-def _groups(samples: Sequence[Sample], config: PpoConfig) -> list[list[int]]:
-    return micro_batches([len(s.prompt_ids) + s.tokens for s in samples], config.micro_batch_tokens)
-
-
-@torch.no_grad()
-def _scored(network: Policy, samples: Sequence[Sample], mask: Tensor, config: PpoConfig) -> tuple[Tensor, Tensor]:
-    log_probs, entropy = torch.zeros(mask.shape, device=mask.device), torch.zeros(mask.shape, device=mask.device)
-    for group in _groups(samples, config):
-        batch = collate([samples[i].prompt_ids for i in group], [samples[i].response_ids for i in group], mask.device)
-        chosen, spread = network(batch.input_ids, batch.attention_mask, batch.rows, config.temperature)
-        log_probs[group] = log_probs[group].masked_scatter(mask[group], chosen)
-        entropy[group] = entropy[group].masked_scatter(mask[group], spread)
-    return log_probs, entropy
-
-
-@torch.no_grad()
-def _valued(network: Critic, samples: Sequence[Sample], mask: Tensor, config: PpoConfig) -> Tensor:
-    values = torch.zeros(mask.shape, device=mask.device)
-    for group in _groups(samples, config):
-        batch = collate([samples[i].prompt_ids for i in group], [samples[i].response_ids for i in group], mask.device)
-        # The value of an action is that of the state before it.
-        flat = network(batch.input_ids, batch.attention_mask).flatten()[batch.rows - 1]
-        values[group] = values[group].masked_scatter(mask[group], flat)
-    return values
+def _padded(rows: Sequence[Tensor]) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True).to(device())

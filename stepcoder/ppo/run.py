@@ -6,32 +6,36 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stepcoder import __version__
 from stepcoder import curriculum as cccs
 from stepcoder.errors import DataError, StepCoderError
+from stepcoder.model import adapters
+from stepcoder.model.batch import Packed
 from stepcoder.model.critic import Critic, load_critic, save_critic
 from stepcoder.model.load import load_policy, load_tokenizer, local_model, model_digest, read_card, save_policy
 from stepcoder.model.policy import Policy
 from stepcoder.model.seeds import derived_seed, permutation
-from stepcoder.platform import engine, storage
+from stepcoder.platform import engine, ranks, storage
 from stepcoder.platform.checkpoints import Checkpoints
-from stepcoder.platform.logs import get_logger, progress
+from stepcoder.platform.logs import Clock, get_logger, progress
 from stepcoder.platform.tracking import METRICS_NAME, Tracker
 from stepcoder.ppo.config import PpoConfig
-from stepcoder.ppo.experience import gather
+from stepcoder.ppo.experience import assemble, score
 from stepcoder.ppo.moments import NO_REWARDS_YET, Moments
 from stepcoder.ppo.objective import adapted_beta, explained_variance, kl_estimates
 from stepcoder.ppo.update import update
 from stepcoder.problems import Problem
 from stepcoder.rewards import PASS, reward
-from stepcoder.rollouts import Sample, Sampler, Subtask
-from stepcoder.validation import Dataset, measured_already, open_dataset, open_sampler, validate, write_summary
+from stepcoder.rollouts import Sample, Sampler, Subtask, in_order
+from stepcoder.validation import Dataset, measured_already, open_dataset, open_sampler, output, validate, write_summary
 
 log = get_logger("ppo")
 
@@ -46,24 +50,27 @@ def train(config: PpoConfig) -> None:
         StepCoderError: a fault at run time, such as a full disk.
     """
     _check_places(config)
-    engine.start()
+    engine.start(config.rank_timeout_seconds)
     dataset = open_dataset(config.dataset)
     tokenizer = load_tokenizer(config.policy)
-    language_model = load_policy(config.policy, config.precision)
+    language_model, reference = _networks(config)
+    critic = load_critic(config.critic or config.reference, config.precision)
+    if config.lora_rank:
+        adapters.add(critic.backbone, config.lora_rank, config.lora_alpha, config.seed)
     stage = _Stage(
         config=config,
         dataset=dataset,
-        policy=Policy(language_model),
-        reference=Policy(load_policy(config.reference, config.precision)),
-        critic=load_critic(config.critic or config.reference, config.precision),
+        policy=Policy(language_model, config.head_chunk_mib),
+        reference=reference,
+        critic=critic,
         curriculum=_begin(config, dataset.train),
         beta=_inherited_beta(config),
     )
     checkpoints = Checkpoints(config.checkpoints, identity(config, dataset))
     with (
-        storage.staged(config.out) as folder,
-        storage.staged(config.out_critic) as critic_folder,
-        storage.staged(config.out_curriculum) as curriculum_folder,
+        output(config.out) as folder,
+        output(config.out_critic) as critic_folder,
+        output(config.out_curriculum) as curriculum_folder,
         Tracker.start(f"ppo-stage-{config.stage}", folder) as tracker,
     ):
         tracker.params(config.model_dump(mode="json"))
@@ -71,7 +78,9 @@ def train(config: PpoConfig) -> None:
             before = measured_already(Path(local_model(config.policy)), config, dataset)
             before = before or validate(sampler, config, dataset)
             stage.run(sampler, tracker, checkpoints)
-            after = validate(sampler, config, dataset)
+            ranks.at("validation")
+            with stage.policy_engine.generating():
+                after = validate(sampler, config, dataset)
         if after.pass_at_1 is not None:
             tracker.metrics({"stage": config.stage, "validation_pass_at_1": after.pass_at_1}, step=config.steps)
         save_all(stage, tokenizer, folder, critic_folder, curriculum_folder)
@@ -81,14 +90,36 @@ def train(config: PpoConfig) -> None:
 
 def identity(config: PpoConfig, dataset: Dataset) -> dict[str, Any]:
     """What a checkpoint belongs to: the settings and the content of every input, wherever it lies."""
-    outputs = {"out", "out_critic", "out_curriculum", "checkpoints"}
-    inputs = {"dataset", "policy", "reference", "critic", "curriculum"}
+    places = {"policy", "reference", "critic", "curriculum", "out_critic", "out_curriculum"}
     digests: dict[str, Any] = {"dataset": dataset.digest}
     for name in ("policy", "reference", "critic"):
         digests[name] = model_digest(place) if (place := getattr(config, name)) else None
     digests["curriculum"] = storage.address_digest(config.curriculum) if config.curriculum else None
-    settings = config.model_dump(mode="json", exclude=outputs | inputs)
+    settings = {name: value for name, value in config.depends_on.items() if name not in places}
     return {"step": "ppo", "code_version": __version__, **digests, **settings}
+
+
+def _networks(config: PpoConfig) -> tuple[PreTrainedModel, Policy | None]:
+    """The model that is trained, and the reference; `None` where the model without its adapters is the reference.
+
+    Raises:
+        DataError: with adapters, the policy is neither the reference nor adapters on it.
+    """
+    if not config.lora_rank:
+        reference = Policy(load_policy(config.reference, config.precision), config.head_chunk_mib)
+        return load_policy(config.policy, config.precision), reference
+    model = load_policy(config.reference, config.precision)
+    folder, digest = Path(local_model(config.policy)), model_digest(config.reference)
+    if (folder / adapters.FOLDER).is_dir() and read_card(folder).get("adapter_base") == digest:
+        adapters.load(model, folder / adapters.FOLDER)
+    elif model_digest(config.policy) == digest:
+        adapters.add(model, config.lora_rank, config.lora_alpha, config.seed)
+    else:
+        raise DataError(
+            f"policy={config.policy}: with lora_rank it has to be the reference, or a policy with adapters that were "
+            f"trained on it; reference={config.reference} is another model"
+        )
+    return model, None
 
 
 @dataclass
@@ -98,7 +129,8 @@ class _Stage:
     config: PpoConfig
     dataset: Dataset
     policy: Policy
-    reference: Policy
+    reference: Policy | None
+    """`None`: the policy with its adapters off."""
     critic: Critic
     curriculum: cccs.Curriculum
     beta: float
@@ -141,33 +173,56 @@ class _Stage:
             precision=config.precision,
             max_gradient_norm=config.max_gradient_norm,
             gradient_checkpointing=config.gradient_checkpointing,
+            offload=config.offload,
         )
 
     def _step(self, step: int, subtasks: Sequence[Subtask], sampler: Sampler) -> dict[str, Any]:
         config = self.config
-        # 1. Roll-outs from each problem's own start point, judged. What the judge failed on is left out.
+        clock = Clock()
+        # 1. Roll-outs from each problem's own start point; a program is judged while others are being sampled.
+        ranks.at(f"roll-outs of step {step + 1}")
         seed = derived_seed("ppo", config.seed, config.stage, step)
-        sampled = sampler.sample(subtasks, config.samples_per_problem, config.sampling, seed)
-        scored = [(sample, value) for sample in sampled if (value := reward(sample.verdict.outcome)) is not None]
-        if not scored:
+        with self.policy_engine.generating():
+            begun = sampler.roll_outs(subtasks, config.samples_per_problem, config.sampling, seed)
+        clock.lap("rollouts")
+        # 2. Log-probs and values, while the last programs are being judged. What the judge failed on is left out.
+        ranks.at(f"scoring of step {step + 1}")
+        scores = score(
+            begun,
+            partial(self.policy_engine, temperature=config.temperature),
+            self._reference_scores,
+            lambda packed: (self.critic_engine(packed),),
+            config.micro_batch_tokens,
+        )
+        clock.lap("scoring")
+        judged = [(roll_out.judged(), own) for roll_out, own in zip(begun, scores, strict=True)]
+        clock.lap("judging")
+        sampled = in_order(judged, config.samples_per_problem)
+        scored = [(sample, own, reward(sample.verdict.outcome)) for sample, own in sampled]
+        kept = [(sample, own, value) for sample, own, value in scored if value is not None]
+        if not kept:
             raise StepCoderError(f"step {step + 1}: the judge failed on all {len(sampled)} samples; see the log above")
-        samples, rewards = [sample for sample, _ in scored], [value for _, value in scored]
-        # 2. Log-probs, values, KL penalty, advantages.
-        scores = rewards
+        if len(kept) < len(sampled):
+            log.warning("the judge failed on samples; they are left out", samples=len(sampled) - len(kept))
+        samples, rewards = [sample for sample, _, _ in kept], [value for _, _, value in kept]
+        # 3. KL penalty, advantages, returns.
+        scaled = rewards
         if config.scale_rewards:
             self.moments = self.moments.updated(rewards)
-            scores = [value / self.moments.deviation for value in rewards]
-        experience = gather(
-            samples, scores, self.policy, self.reference, self.critic, sampler.table, config, beta=self.beta
-        )
-        # 3. Update of policy and critic.
+            scaled = [value / self.moments.deviation for value in rewards]
+        experience = assemble(samples, scaled, [own for _, own, _ in kept], sampler.table, config, beta=self.beta)
+        # 4. Update of policy and critic.
+        ranks.at(f"update of step {step + 1}")
         policy_learns = config.critic is not None or step >= config.critic_warmup_steps
         learning = self.policy_engine if policy_learns else None
         metrics: dict[str, Any] = dict(update(experience, learning, self.critic_engine, config, seed))
-        # 4. Curriculum and KL weight for the next step.
+        clock.lap("update")
+        # 5. Curriculum and KL weight for the next step.
         advanced = self._advance(samples, rewards) if config.use_curriculum else 0
         mask = experience.response_mask
         kl = kl_estimates((experience.log_probs - experience.reference_log_probs)[mask])
+        mismatch = (experience.behaviour_log_probs - experience.log_probs)[mask].abs()
+        tokens = int(mask.sum())
         metrics |= {
             "reward": sum(rewards) / len(rewards),
             "pass_rate": sum(value == PASS for value in rewards) / len(rewards),
@@ -175,21 +230,32 @@ class _Stage:
             "kl_beta": self.beta,
             "learning_rate": self.policy_engine.learning_rate,
             "entropy": experience.entropy[mask].mean().item(),
+            "sampling_mismatch": mismatch.mean().item(),
+            "sampling_mismatch_max": mismatch.max().item(),
             "explained_variance": explained_variance(experience.values[mask], experience.returns[mask]),
-            "executed_fraction": (experience.policy_mask.sum() / mask.sum()).item(),
-            "response_length": mask.sum().item() / len(samples),
+            "executed_fraction": experience.policy_mask.sum().item() / tokens,
+            "response_length": tokens / len(samples),
             "truncated": sum(sample.truncated for sample in samples) / len(samples),
             "level_mean": sum(now.level for now in self.curriculum.values()) / len(self.curriculum),
             "level_counts": {str(level): n for level, n in cccs.level_counts(self.curriculum).items()},
             "advanced": advanced,
             "left_out_prompts": self._wanted - len(subtasks),
             "left_out_samples": len(sampled) - len(samples),
+            **clock.seconds,
+            "tokens_per_second": tokens / clock.total,
         }
         if config.kl_target is not None:
             self.beta = adapted_beta(
                 self.beta, kl["kl"], target=config.kl_target, samples=len(samples), horizon=config.kl_horizon
             )
         return metrics
+
+    def _reference_scores(self, packed: Packed) -> tuple[Tensor, ...]:
+        temperature = self.config.temperature
+        if self.reference is not None:
+            return self.reference(packed, temperature)  # type: ignore[no-any-return]
+        with adapters.off(self.policy.language_model):
+            return self.policy_engine(packed, temperature)  # type: ignore[no-any-return]
 
     @property
     def _wanted(self) -> int:
@@ -267,8 +333,11 @@ def save_all(
         "dataset_digest": stage.dataset.digest,
         "config": config.model_dump(mode="json"),
     }
-    save_policy(stage.policy.language_model, tokenizer, folder, dict(card))
-    save_critic(stage.critic, tokenizer, critic_folder, {**card, "kl_beta": stage.beta})
+    adapted = bool(config.lora_rank)
+    base, critic_base = config.reference, config.critic or config.reference
+    save_policy(stage.policy.language_model, tokenizer, folder, dict(card), adapter_base=base if adapted else None)
+    critic_card = {**card, "kl_beta": stage.beta}
+    save_critic(stage.critic, tokenizer, critic_folder, critic_card, adapter_base=critic_base if adapted else None)
     cccs.save(stage.curriculum, curriculum_folder / CURRICULUM_NAME)
 
 

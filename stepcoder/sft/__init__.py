@@ -12,6 +12,11 @@ __all__ = ["SftConfig", "train"]
 
 def train(config: SftConfig) -> None:
     """Trains a policy and publishes it to `config.out`; see `stepcoder.sft.run.train`."""
+    from stepcoder.platform import launch
+
+    if config.nproc_per_node > 1 and not launch.launched():
+        launch.launch("sft", config, config.nproc_per_node)
+        return
     from stepcoder.sft.run import train as run
 
     run(config)

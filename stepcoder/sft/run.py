@@ -11,23 +11,21 @@ from torch import Tensor
 
 from stepcoder import __version__
 from stepcoder.errors import DataError
-from stepcoder.model.batch import collate, micro_batches
+from stepcoder.model import adapters
+from stepcoder.model.batch import pack, shared_out
 from stepcoder.model.load import device, load_policy, load_tokenizer, model_digest, save_policy
 from stepcoder.model.policy import Policy
 from stepcoder.model.prompt import Template, split_at_signature
 from stepcoder.model.seeds import permutation
-from stepcoder.platform import engine, storage
+from stepcoder.platform import engine, ranks
 from stepcoder.platform.checkpoints import Checkpoints
 from stepcoder.platform.logs import get_logger, progress
 from stepcoder.platform.tracking import METRICS_NAME, Tracker
 from stepcoder.problems import Problem
 from stepcoder.sft.config import SftConfig
-from stepcoder.validation import open_dataset, open_sampler, validate, write_summary
+from stepcoder.validation import open_dataset, open_sampler, output, validate, write_summary
 
 log = get_logger("sft")
-
-_PLACES = {"out", "dataset", "checkpoints", "base_model"}
-"""Where things lie is not part of what a run is: inputs count by their digests."""
 
 Example = tuple[list[int], list[int]]
 """Prompt ids, target ids."""
@@ -40,22 +38,27 @@ def train(config: SftConfig) -> None:
         DataError: the dataset or the base model cannot be used.
         StepCoderError: a fault at run time, such as a full disk.
     """
-    engine.start()
+    engine.start(config.rank_timeout_seconds)
     dataset = open_dataset(config.dataset)
     tokenizer = load_tokenizer(config.base_model)
     language_model = load_policy(config.base_model, config.precision)
+    if config.lora_rank:
+        adapters.add(language_model, config.lora_rank, config.lora_alpha, config.seed)
     examples = training_examples(dataset.train, Template.of(tokenizer), config)
-    with storage.staged(config.out) as folder, Tracker.start("sft", folder) as tracker:
+    with output(config.out) as folder, Tracker.start("sft", folder) as tracker:
         tracker.params(config.model_dump(mode="json"))
         with open_sampler(config, language_model, tokenizer) as sampler:
             before = validate(sampler, config, dataset)
             inputs = {"dataset": dataset.digest, "base_model": model_digest(config.base_model)}
-            settings = config.model_dump(mode="json", exclude=_PLACES)
+            settings = {name: value for name, value in config.depends_on.items() if name != "base_model"}
             checkpoints = Checkpoints(
                 config.checkpoints, {"step": "sft", "code_version": __version__, **inputs, **settings}
             )
-            steps = _optimise(config, Policy(language_model), examples, tracker, checkpoints)
-            after = validate(sampler, config, dataset)
+            policy = Policy(language_model, config.head_chunk_mib)
+            trained, steps = _optimise(config, policy, examples, tracker, checkpoints)
+            ranks.at("validation")
+            with trained.generating():
+                after = validate(sampler, config, dataset)
         if after.pass_at_1 is not None:
             tracker.metrics({"validation_pass_at_1": after.pass_at_1}, step=steps)
         card = {
@@ -63,7 +66,9 @@ def train(config: SftConfig) -> None:
             "dataset_digest": dataset.digest,
             "config": config.model_dump(mode="json"),
         }
-        save_policy(language_model, tokenizer, folder, card)
+        save_policy(
+            language_model, tokenizer, folder, card, adapter_base=config.base_model if config.lora_rank else None
+        )
         write_summary(folder, "sft", 0, before, after, config, dataset)
     checkpoints.clear()
 
@@ -92,8 +97,8 @@ def training_examples(problems: Sequence[Problem], template: Template, config: S
 
 def _optimise(
     config: SftConfig, policy: Policy, examples: Sequence[Example], tracker: Tracker, checkpoints: Checkpoints
-) -> int:
-    """All optimiser steps; returns their number."""
+) -> tuple[engine.Engine, int]:
+    """All optimiser steps; returns the engine and their number."""
     batch_size = min(config.batch_size, len(examples))
     steps_an_epoch = math.ceil(len(examples) / batch_size)
     total = max(1, round(config.epochs * steps_an_epoch))
@@ -107,6 +112,7 @@ def _optimise(
         max_gradient_norm=config.max_gradient_norm,
         weight_decay=config.weight_decay,
         gradient_checkpointing=config.gradient_checkpointing,
+        offload=config.offload,
     )
     done = 0
     if found := checkpoints.newest():
@@ -125,31 +131,39 @@ def _optimise(
             epoch, place_in_epoch = divmod(step, steps_an_epoch)
             order = permutation(len(examples), "sft", config.seed, epoch)
             chosen = [examples[index] for index in order[place_in_epoch * batch_size :][:batch_size]]
-            loss, norm, rate = _step(trained, chosen, config)
-            tracker.metrics({"loss": loss, "gradient_norm": norm, "learning_rate": rate}, step=step + 1)
-            bar.advance(loss=f"{loss:.4f}")
+            ranks.at(f"optimiser step {step + 1}")
+            metrics = _step(trained, chosen, config)
+            tracker.metrics(metrics, step=step + 1)
+            bar.advance(loss=f"{metrics['loss']:.4f}")
             if (step + 1) % config.checkpoint_every == 0 and step + 1 < total:
                 checkpoints.save(step + 1, checkpoint)
-    return total
+    return trained, total
 
 
-def _step(trained: engine.Engine, examples: Sequence[Example], config: SftConfig) -> tuple[float, float, float]:
+def _step(trained: engine.Engine, examples: Sequence[Example], config: SftConfig) -> dict[str, float]:
     """One optimiser step over a batch: mean loss a target token, gradient norm, learning rate."""
-    lengths = [len(prompt) + len(target) for prompt, target in examples]
     tokens = sum(len(target) for _, target in examples)
     total = 0.0
 
     def share(group: Sequence[int]) -> Callable[[], Tensor]:
         def loss() -> Tensor:
             nonlocal total
-            batch = collate([examples[i][0] for i in group], [examples[i][1] for i in group], device())
-            log_probs, _ = trained(batch.input_ids, batch.attention_mask, batch.rows)
-            value: Tensor = -log_probs.sum() / tokens
+            # A rank without a share takes part with one example that counts nothing.
+            chosen = [examples[index] for index in group] or examples[:1]
+            log_probs, _ = trained(pack([prompt for prompt, _ in chosen], [target for _, target in chosen], device()))
+            value: Tensor = -log_probs.sum() * bool(group) / tokens
             total += value.item()
             return value
 
         return loss
 
     rate = trained.learning_rate
-    norm = trained.step([share(group) for group in micro_batches(lengths, config.micro_batch_tokens)])
-    return total, norm, rate
+    lengths = [len(prompt) + len(target) for prompt, target in examples]
+    groups = shared_out(lengths, config.micro_batch_tokens, ranks.count())[ranks.rank()]
+    taken = trained.step([share(group) for group in groups])
+    return {
+        "loss": sum(ranks.gathered(total)),
+        "gradient_norm": taken.norm,
+        "learning_rate": rate,
+        "skipped_updates": float(taken.skipped),
+    }

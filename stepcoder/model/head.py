@@ -1,0 +1,125 @@
+"""Log-probs and entropy through the LM head in chunks of rows: the logits of a whole batch never exist.
+
+Forward keeps the hidden states and one number a row; backward computes each chunk's logits again. The chunk's buffers
+are used over and over, and small ones stay in the cache, which pays for the second product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_BUFFERS = 2
+"""Float buffers of `(chunk, vocabulary)` that are alive at the same time."""
+
+
+class ScoringHead(nn.Module):
+    """An LM head that gives log-probs of chosen tokens instead of logits; it shares the weights of the model's own.
+
+    The weights are this module's own parameters too, so that ZeRO stage 3 gathers them when it is called.
+    """
+
+    def __init__(self, head: nn.Linear, chunk_mib: float) -> None:
+        super().__init__()
+        self.weight = head.weight
+        self.bias: Tensor | None = head.bias
+        self.chunk_mib = chunk_mib
+
+    def forward(
+        self, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"], temperature: float
+    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+        """Log-prob of each target and entropy of its distribution, in float32.
+
+        Args:
+            hidden: the state before each target.
+            targets: token ids.
+            temperature: logits are divided by it.
+        """
+        rows = max(1, int(self.chunk_mib * 2**20 / (4 * _BUFFERS * self.weight.shape[0])))
+        scored: tuple[Tensor, Tensor] = _Chunked.apply(  # type: ignore[no-untyped-call]
+            hidden, self.weight, self.bias, targets, temperature, rows
+        )
+        return scored
+
+
+class _Chunked(torch.autograd.Function):
+    """`log softmax(hidden @ weight^T / temperature)[target]`; the entropy carries no gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        chosen = torch.empty(len(hidden), device=hidden.device)
+        normaliser, entropy = torch.empty_like(chosen), torch.empty_like(chosen)
+        buffers = _Buffers(hidden, weight, rows)
+        for part in _parts(len(hidden), rows):
+            logits, powers = buffers.logits(hidden[part], weight, bias, temperature)
+            torch.gather(logits, 1, targets[part].unsqueeze(1), out=chosen[part].unsqueeze(1))
+            largest = logits.amax(1, keepdim=True)
+            logits.sub_(largest)
+            torch.exp(logits, out=powers)
+            total = powers.sum(1)
+            # H = log sum exp(l) - sum p l, with l relative to the largest.
+            mean = torch.linalg.vecdot(powers, logits) / total
+            entropy[part] = total.log() - mean
+            normaliser[part] = total.log() + largest.squeeze(1)
+        ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
+        ctx.temperature, ctx.rows = temperature, rows
+        ctx.mark_non_differentiable(entropy)
+        return chosen - normaliser, entropy
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, normaliser = ctx.saved_tensors
+        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        to_hidden = torch.empty_like(hidden) if needs_hidden else None
+        # In float32, so that many chunks add up without rounding in between.
+        to_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        to_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias else None
+        buffers = _Buffers(hidden, weight, ctx.rows)
+        for part in _parts(len(hidden), ctx.rows):
+            logits, _ = buffers.logits(hidden[part], weight, bias, ctx.temperature)
+            # d log p_y / d logits = onehot(y) - p, and the logits were divided by the temperature.
+            scale = gradient[part].float().unsqueeze(1) / ctx.temperature
+            logits.sub_(normaliser[part].unsqueeze(1)).exp_().mul_(-scale)
+            logits.scatter_add_(1, targets[part].unsqueeze(1), scale)
+            if to_bias is not None:
+                to_bias += logits.sum(0)
+            exact = logits.to(weight.dtype)
+            if to_hidden is not None:
+                torch.mm(exact, weight, out=to_hidden[part])
+            if to_weight is not None and weight.dtype == torch.float32:
+                to_weight.addmm_(exact.T, hidden[part])
+            elif to_weight is not None:
+                to_weight += exact.T @ hidden[part]
+        to_weight = None if to_weight is None else to_weight.to(weight.dtype)
+        return to_hidden, to_weight, None if to_bias is None else to_bias.to(bias.dtype), None, None, None
+
+
+class _Buffers:
+    """The memory of one pass over all chunks."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, rows: int) -> None:
+        shape = (min(rows, len(hidden)), weight.shape[0])
+        self.first = torch.empty(shape, device=hidden.device)
+        self.second = torch.empty(shape, device=hidden.device)
+
+    def logits(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
+        """The logits of some rows in float32, divided by the temperature, and a second buffer of their shape."""
+        logits, other = self.first[: len(hidden)], self.second[: len(hidden)]
+        if weight.dtype == torch.float32:
+            torch.addmm(logits, hidden, weight.T, beta=0, alpha=1 / temperature, out=logits)
+        else:
+            logits.copy_(hidden @ weight.T).div_(temperature)
+        if bias is not None:
+            logits.add_(bias, alpha=1 / temperature)
+        return logits, other
+
+
+def _parts(count: int, rows: int) -> list[slice]:
+    return [slice(begin, begin + rows) for begin in range(0, count, rows)]
