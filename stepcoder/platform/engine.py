@@ -7,12 +7,14 @@ skipped on all of them: ZeRO finds out by the norm over all ranks, which it need
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -46,6 +48,9 @@ def start(timeout: float = ranks.WATCH_SECONDS) -> None:
     os.environ.setdefault("MASTER_PORT", "0" if os.environ["WORLD_SIZE"] == "1" else "29500")
     # Its shared-memory all-reduce is compiled at start (a minute, needs a compiler) and gains nothing here.
     __compatible_ops__["deepspeed_shm_comm"] = False
+    # Every rank would tell of every detail; what matters of it is told here.
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     if not torch.distributed.is_initialized():
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         deepspeed.init_distributed(dist_backend=backend, timeout=ranks.patience(timeout), verbose=False)
@@ -127,8 +132,8 @@ class Engine:
         if gradient_checkpointing:
             network.gradient_checkpointing_enable()  # type: ignore[operator]
         network.train()
-        # Float32 masters for bf16 weights begin with stage 1, which on one rank is stage 0.
-        stage = max(zero_stage, 1) if precision == "bf16" else zero_stage
+        # Float32 sums of bf16 gradients begin with stage 1, and without pages of memory statistics with stage 2.
+        stage = max(zero_stage, 2) if precision == "bf16" else zero_stage
         kind = _PlainAdamW if stage == 0 else torch.optim.AdamW
         # torch's own AdamW: DeepSpeed's is compiled at start, which needs a compiler and a minute.
         optimiser = kind(
@@ -157,6 +162,21 @@ class Engine:
                 "steps_per_print": 10**9,
             },
         )
+
+        self._begin_state(optimiser)
+
+    def _begin_state(self, optimiser: torch.optim.Optimizer) -> None:
+        """Gives Adam its moments before the first step: a checkpoint without them loads with no other number of ranks.
+
+        A critic's warm-up writes such checkpoints of the policy.
+        """
+        if self._stage == 3:
+            weights = self.engine.optimizer.fp32_partitioned_groups_flat
+        else:
+            weights = [weight for group in optimiser.param_groups for weight in group["params"]]
+        for weight in weights:
+            moments = {key: torch.zeros_like(weight) for key in ("exp_avg", "exp_avg_sq")}
+            optimiser.state[weight] = {"step": torch.zeros((), device=weight.device), **moments}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The network's forward pass, through the engine's hooks."""
@@ -244,6 +264,9 @@ class Engine:
                     folder = stack.enter_context(_universal(folder, name))
                     self.engine._config.load_universal_checkpoint = True
                 found, _ = self.engine.load_checkpoint(str(folder), tag=name)
+                # A universal checkpoint gives all parts one and the same counter, which each part would count up.
+                for moments in self.engine.basic_optimizer.state.values():
+                    moments["step"] = moments["step"].clone()
             except Exception as error:  # What torch raises for a damaged file depends on where the damage is.
                 what = f"{type(error).__name__}: {error}"
                 raise StepCoderError(
@@ -297,18 +320,18 @@ def _universal(folder: Path, name: str) -> Iterator[Path]:
 
     def convert() -> Path:
         scratch = Path(tempfile.mkdtemp(prefix="stepcoder-universal-"))
-        ds_to_universal.main(
-            Namespace(
-                input_folder=str(folder / name),
-                output_folder=str(scratch / name),
-                # In this process: forking one that holds torch's threads can hang.
-                num_extract_workers=1,
-                num_merge_workers=1,
-                keep_temp_folder=False,
-                strict=True,
-                inject_missing_state=False,
-            )
+        settings = Namespace(
+            input_folder=str(folder / name),
+            output_folder=str(scratch / name),
+            # In this process: forking one that holds torch's threads can hang.
+            num_extract_workers=1,
+            num_merge_workers=1,
+            keep_temp_folder=False,
+            strict=True,
+            inject_missing_state=False,
         )
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            ds_to_universal.main(settings)
         return scratch
 
     scratch = ranks.once_a_machine(convert)

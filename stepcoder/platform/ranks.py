@@ -205,7 +205,7 @@ class _Watchdog:
         while time.monotonic() - self.mine.since < self.timeout:
             time.sleep(min(1.0, self.interval))
         verdict = self._verdict()
-        leave_fault("training hangs\n" + "\n".join(verdict), 1)
+        leave_fault("training hangs: " + "; ".join(verdict), 1)
         for line in verdict:
             log.error("training hangs", error=line)
         # The main thread may be anywhere, even in a loop that takes no signal.

@@ -67,10 +67,10 @@ def wait(config: Config) -> None:
 def hang(config: Config) -> None:
     out = begin(config)
     ranks.at("roll-outs of step 3")
-    while ranks.rank() == 1 and config.what == "loop":
-        pass
-    if ranks.rank() == int(config.what.removeprefix("stop ") if config.what != "loop" else -1):
+    if ranks.rank() == 1:
         (out / "ready").touch()
+        while config.what == "loop":
+            pass
         time.sleep(600)
     ranks.gathered(None)
     ranks.at("update of step 3")
