@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from typing import Any
 
 from stepcoder.plan.config import PlanConfig
 
@@ -60,4 +61,5 @@ def device_of(config: PlanConfig) -> Device:
         "bandwidth": config.gpu_bandwidth,
         "link": config.link_bandwidth,
     }
-    return replace(device, **{name: value for name, value in own.items() if value is not None})
+    given: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
+    return replace(device, **given)

@@ -108,7 +108,7 @@ def memory(shape: Shape, config: PlanConfig, device: Device) -> Memory:
         phases["scoring"] = _forward(shape, config.micro_batch, config) | _head(config) | _live(trained[0], config)
     for network in trained:
         phases[f"update of the {network.name}"] = _update(shape, network, config)
-    phases["optimiser step"] = _optimiser_step(max(trained, key=lambda network: network.trained), config)
+    phases["optimiser step"] = _optimiser_step(shape, max(trained, key=lambda network: network.trained), config)
     used = {name: {item: size for item, size in items.items() if size} for name, items in phases.items()}
     capacity = device.memory_gib * GIB * (1 - FRAGMENTED)
     if device.name != "cpu":
@@ -135,10 +135,10 @@ def activations(shape: Shape, tokens: int, config: PlanConfig) -> int:
     Korthikanti et al. 2022 (arXiv 2205.05198, section 4.1) counted anew for RMSNorm, grouped queries and SwiGLU as
     `transformers` computes them, with attention that keeps no scores. Per token and layer, in elements: what enters the
     two norms (in fp32), what leaves them before and after their weights, queries, keys, values, what attention returns;
-    gate, its SiLU, up and their product. With gradient checkpointing each layer keeps its input, and one at a time the
-    rest.
+    gate, its SiLU, up and their product (without a gate: five of an unfused GELU, the most that one keeps). With
+    gradient checkpointing each layer keeps its input, and one at a time the rest.
     """
-    mlp = (4 if shape.gated else 2) * shape.inner
+    mlp = (4 if shape.gated else 5) * shape.inner
     norms = 2 * 4 * shape.hidden + config.element * 4 * shape.hidden
     layer = norms + config.element * (2 * shape.attention + shape.keys_and_values + mlp)
     if not config.gradient_checkpointing:
@@ -168,15 +168,22 @@ def _update(shape: Shape, network: Network, config: PlanConfig) -> dict[str, int
     return items | (_head(config) if network.name == "policy" else {})
 
 
-def _optimiser_step(network: Network, config: PlanConfig) -> dict[str, int]:
-    """The fp32 copy of the gradients, and AdamW's temporary of the same size, beside the gradients themselves."""
+def _optimiser_step(shape: Shape, network: Network, config: PlanConfig) -> dict[str, int]:
+    """The fp32 copy of the gradients, and AdamW's temporary, beside the gradients themselves.
+
+    On a GPU torch's AdamW goes over all tensors at once and holds one copy; on a processor two, tensor by tensor, and
+    ZeRO makes one tensor of all.
+    """
     if config.offload:
         return {}
     size = _share(network.trained, config) if config.zero_stage else network.trained
     copied = min(size, SUB_GROUP) if config.zero_stage == 3 else size
     has_copy = config.precision == "bf16" or config.zero_stage > 0
     kept = config.element * network.trained if config.zero_stage == 0 else 0  # ZeRO lets go of them first
-    return {"gradients": kept, "fp32 gradients": 4 * copied * has_copy, "AdamW's temporary": 4 * copied}
+    temporary = 4 * copied
+    if config.gpu == "cpu":
+        temporary = 8 * (copied if config.zero_stage else min(copied, shape.embedding))
+    return {"gradients": kept, "fp32 gradients": 4 * copied * has_copy, "AdamW's temporary": temporary}
 
 
 def _rollouts(shape: Shape, policy: Network, config: PlanConfig) -> dict[str, int]:

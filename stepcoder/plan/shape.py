@@ -1,4 +1,4 @@
-"""What a plan has to know of a model, from its `config.json` alone: the architecture is built on torch's meta device."""
+"""What a plan has to know of a model, from its `config.json` alone: it is built on torch's meta device."""
 
 from __future__ import annotations
 

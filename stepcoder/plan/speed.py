@@ -1,6 +1,6 @@
-"""Seconds of a step by phase, on the slowest rank: bytes and operations, each over an assumed share of the device's peak.
+"""Seconds of a step by phase: a rank's bytes and operations, each over an assumed share of the device's peak.
 
-None of the shares has been measured on a GPU with this code. Judging programs is not counted: it depends on cores and tests.
+No share has been measured on a GPU with this code. Judging programs is not counted: it depends on cores and tests.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def speed(shape: Shape, config: PlanConfig, device: Device, assumed: AssumedShar
     response = min(config.mean_response_tokens or config.max_new_tokens, config.max_new_tokens)
     mine = math.ceil(sequences / config.gpus)
     rank = _Rank(shape, config, device, assumed, mine, prompt, response)
-    seconds = {}
+    seconds: dict[str, float] = {}
     if ppo:
         seconds |= {"roll-outs: prompts": rank.prefill(), "roll-outs: tokens": rank.decode(), "scoring": rank.scoring()}
     seconds |= {"update": rank.update(), "optimiser": rank.optimiser(), "communication": rank.communication()}
@@ -103,7 +103,7 @@ class _Rank:
         return self.sequences * (self.prompt + self.response)
 
     def forward(self, *, head: bool) -> float:
-        """Operations of a forward pass over all sequences: 2 a weight, and causal attention; the head sees responses."""
+        """Operations of a forward pass: 2 a weight and token, and causal attention; the head sees responses alone."""
         length = self.prompt + self.response
         # Scores and values: 2 operations each for every pair, and half of the pairs.
         attention = 2 * self.tokens * length * self.shape.attention * self.shape.layers

@@ -45,9 +45,7 @@ class Plan:
             "settings": config.model_dump(mode="json"),
             "model": {
                 **dataclasses.asdict(self.shape),
-                "networks": {
-                    n.name: {"weights": n.weights, "trained": n.trained} for n in networks(self.shape, config)
-                },
+                "networks": [dataclasses.asdict(network) for network in networks(self.shape, config)],
             },
             "device": dataclasses.asdict(self.device),
             "memory_bytes_a_rank": {
@@ -95,7 +93,7 @@ def estimate(config: PlanConfig, shape: Shape | None = None) -> Plan:
 def plan(config: PlanConfig) -> None:
     """Prints what a training needs to standard output, as a table or as JSON.
 
-    The table is printed also where the training cannot fit; JSON then has `fits: false`. Both have the reason on stderr.
+    Both are printed also where the training cannot fit; JSON then has `fits: false`. The reason goes to stderr.
 
     Raises:
         DataError: a rank needs more than its device has. The message has the largest items, and changes that would fit.
@@ -118,14 +116,15 @@ def refusal(result: Plan) -> str:
         f"{config.gpu} has {_gib(need.capacity)} GiB that can be used",
         "largest: " + ", ".join(f"{name} {_gib(size)} GiB" for name, size in need.largest[:SHOWN]),
     ]
-    found = []
+    found: list[dict[str, Any]] = []
     for change in _changes(config):
+        # What fits already does not become better by another change.
+        if len(found) == SHOWN or any(smaller.items() <= change.items() for smaller in found):
+            continue
         other = estimate(config.model_copy(update=change), result.shape).memory
         if other.fits:
-            found.append(f"{_told(change)}: {_gib(other.peak)} GiB a rank")
-        if len(found) == SHOWN:
-            break
-    lines += [f"would fit: {line}" for line in found]
+            found.append(change)
+            lines.append(f"would fit: {_told(change)}: {_gib(other.peak)} GiB a rank")
     if not found:
         lines.append(f"none of the changes tried fits, up to {MOST_GPUS} GPUs; take a larger device or a smaller model")
     return "\n".join(lines)
