@@ -149,9 +149,9 @@ def _changes(config: PlanConfig) -> Iterator[dict[str, Any]]:
     for first, second in combinations(single, 2):
         if not first.keys() & second.keys():
             yield first | second
-    several = ({"zero_stage": 3, "offload": True, "sampling_batch": max(1, config.sampling_batch // 4)},)
-    for change in several:
-        yield from (change | {"gpus": count} for count in [config.gpus, *counts])
+    smaller = {"zero_stage": 3, "sampling_batch": max(1, config.sampling_batch // 16)}
+    for more in ({"offload": True}, {"lora_rank": config.lora_rank or 16}, {"offload": True, "lora_rank": 16}):
+        yield from (smaller | more | {"gpus": count} for count in [config.gpus, *counts])
 
 
 def _told(change: Mapping[str, Any]) -> str:

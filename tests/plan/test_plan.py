@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 from stepcoder import cli
 from stepcoder.errors import DataError
 from stepcoder.plan import PlanConfig, estimate
-from stepcoder.plan.devices import GIB
+from stepcoder.plan.devices import DEVICES, GIB
 from stepcoder.plan.memory import BUCKET
 from stepcoder.plan.shape import Shape, shape_of
 from stepcoder.plan.step import refusal
@@ -247,3 +247,20 @@ def test_memory_on_this_machine_is_near_the_formula(stage: int, tmp_path: Path) 
     measured, predicted = int(found[1]), result.memory.peak
     print(f"stage {stage}: measured {measured / 1e6:.0f} MB, predicted {predicted / 1e6:.0f} MB")
     assert predicted == pytest.approx(measured, rel=0.25)
+
+
+def test_the_table_of_devices_in_the_docs_is_the_code_s() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text()
+    for name, device in DEVICES.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        cells = [cell.split(" (")[0] for cell in row.strip("| ").split(" | ")[1:]]
+        figures = [
+            device.memory_gib,
+            device.bf16_tflops,
+            device.fp32_tflops,
+            device.bandwidth,
+            device.link,
+            device.pcie,
+        ]
+        skipped = name == "cpu"  # its memory is this machine's
+        assert [float(cell) for cell in cells[skipped:]] == figures[skipped:], name

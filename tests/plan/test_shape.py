@@ -68,7 +68,7 @@ def test_adapters_are_those_of_peft(config: PretrainedConfig, tmp_path: Path) ->
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "gpt2"])
 def test_activations_are_what_autograd_keeps(family: str, precision: str, tmp_path: Path) -> None:
-    """Storages that a forward pass saves, without weights, counted by autograd's hooks: the difference of two layers."""
+    """Storages that a forward pass saves, without weights, by autograd's hooks: the difference of two layers."""
 
     def saved(layers: int) -> int:
         config = config_of(family, True)
