@@ -119,7 +119,7 @@ def refusal(result: Plan) -> str:
     found: list[dict[str, Any]] = []
     for change in _changes(config):
         # What fits already does not become better by another change.
-        if len(found) == SHOWN or any(smaller.items() <= change.items() for smaller in found):
+        if len(found) == SHOWN or any(_covers(smaller, change) for smaller in found):
             continue
         other = estimate(config.model_copy(update=change), result.shape).memory
         if other.fits:
@@ -151,7 +151,15 @@ def _changes(config: PlanConfig) -> Iterator[dict[str, Any]]:
             yield first | second
     smaller = {"zero_stage": 3, "sampling_batch": max(1, config.sampling_batch // 16)}
     for more in ({"offload": True}, {"lora_rank": config.lora_rank or 16}, {"offload": True, "lora_rank": 16}):
-        yield from (smaller | more | {"gpus": count} for count in [config.gpus, *counts])
+        yield smaller | more
+        yield from (smaller | more | {"gpus": count} for count in counts)
+
+
+def _covers(smaller: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
+    """Whether a change does all that a smaller one does, on as many GPUs or more."""
+    if change.get("gpus", 0) < smaller.get("gpus", 0):
+        return False
+    return all(name == "gpus" or change.get(name) == value for name, value in smaller.items())
 
 
 def _told(change: Mapping[str, Any]) -> str:

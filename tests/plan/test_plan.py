@@ -179,7 +179,7 @@ def test_a_refusal_names_the_largest_items_and_changes_that_fit(shape: Shape) ->
     assert proposals
     for line in proposals:
         words = re.findall(r"--([a-z-]+) ([\w.]+)", line)
-        changed = {name.replace("-", "_"): value for name, value in words}
+        changed = {name.replace("-", "_"): json.loads(value.lower()) for name, value in words}
         config = PlanConfig.model_validate({**result.config.model_dump(), **changed})
         assert estimate(config, shape).memory.fits, line
 
