@@ -33,6 +33,7 @@ STEPS = {
     "sandbox serve": Step(
         "stepcoder.sandbox.service.serve", "ServeConfig", "serve", "judge programs for others, over HTTP"
     ),
+    "plan": Step("stepcoder.plan", "PlanConfig", "plan", "tell memory and time of a training before it is started"),
     "sft": Step("stepcoder.sft", "SftConfig", "train", "fine-tune a base model on the reference solutions"),
     "ppo": Step("stepcoder.ppo", "PpoConfig", "train", "train one PPO stage with curriculum and execution masks"),
     "evaluate": Step("stepcoder.evaluation", "EvaluationConfig", "evaluate", "measure models on the test problems"),
