@@ -59,7 +59,7 @@ class TrainingConfig(StepConfig):
     """Gradients with a larger norm are scaled down to it."""
     micro_batch_tokens: int = Field(16384, ge=1)
     """Token budget of one forward and backward pass; nothing is padded."""
-    head_chunk_mib: float = Field(64.0, gt=0)
+    head_chunk_mib: int = Field(64, ge=1)
     """Memory for the logits of one chunk of rows in the LM head, in MiB."""
     seed: int = 0
     """Seed of shuffling and sampling."""

@@ -114,7 +114,7 @@ class Engine:
         """Takes a network over; from here on its weights are this engine's.
 
         Args:
-            network: its parameters are all trained.
+            network: its parameters are trained, but for those that need no gradient.
             learning_rate: before the schedule.
             schedule: factor on the learning rate by optimiser step.
             epsilon: Adam's.
@@ -136,8 +136,9 @@ class Engine:
         stage = max(zero_stage, 2) if precision == "bf16" else zero_stage
         kind = _PlainAdamW if stage == 0 else torch.optim.AdamW
         # torch's own AdamW: DeepSpeed's is compiled at start, which needs a compiler and a minute.
+        trained = [weight for weight in network.parameters() if weight.requires_grad]
         optimiser = kind(
-            network.parameters(), lr=learning_rate, betas=(0.9, 0.95), eps=epsilon, weight_decay=weight_decay, fused=True
+            trained, lr=learning_rate, betas=(0.9, 0.95), eps=epsilon, weight_decay=weight_decay, fused=True
         )
         if isinstance(optimiser, _PlainAdamW):
             optimiser.max_norm = max_gradient_norm
