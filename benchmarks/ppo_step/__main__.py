@@ -3,6 +3,8 @@
 python -m benchmarks.ppo_step [--settings 0.2m,6m,6m-ragged,memory] [--pairs 15] [--profile]
 python -m benchmarks.ppo_step growth     how our speed changes with the batch and with the length
 python -m benchmarks.ppo_step tune       which micro-batches serve each side best
+
+Ratios are TRL's CPU seconds over ours, medians over pairs; what each setting holds and must reach is in `settings.py`.
 """
 
 from __future__ import annotations
@@ -47,16 +49,11 @@ class Worker:
     def __init__(self, python: Path, module: str, setting: Setting, folder: Path, **changes: Any) -> None:
         self.name = module
         command = [python, "-m", f"benchmarks.ppo_step.{module}", setting.name, folder, json.dumps(changes)]
-        self._log = tempfile.TemporaryFile("w+")
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            cwd=ROOT,
-            env=os.environ | ONE_THREAD,
-        )
+        log, name = tempfile.mkstemp(dir=folder.parent)
+        self._log = Path(name)
+        pipe, env = subprocess.PIPE, os.environ | ONE_THREAD
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True, cwd=ROOT, env=env)
+        os.close(log)
         self._into, self._out = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
         self.ready = self._answer()
 
@@ -69,8 +66,7 @@ class Worker:
     def _answer(self) -> Answer:
         line = self._out.readline()
         if not line:
-            self._log.seek(0)
-            raise SystemExit(f"{self.name} ended:\n{self._log.read()[-3000:]}")
+            raise SystemExit(f"{self.name} ended:\n{self._log.read_text()[-3000:]}")
         answer: Answer = json.loads(line)
         return answer
 
@@ -80,7 +76,6 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self._into.close()
         self._process.wait()
-        self._log.close()
 
 
 def compare(setting: Setting, pairs: int, trl: Path, folder: Path, *, profile: bool) -> Answer:
@@ -208,8 +203,8 @@ def tune(setting: Setting, rounds: int, trl: Path, folder: Path) -> Answer:
     candidates: dict[str, tuple[Path, str, dict[str, int]]] = {}
     for size in [*micro[-3:], 0]:
         candidates[f"trl micro-batch {size or whole}"] = (trl, "trl_side", {"trl_micro_batch": size})
-    half = {"trl_rollout_batch": setting.batch // 2, "trl_micro_batch": 0}
-    candidates[f"trl roll-outs by {setting.batch // 2}"] = (trl, "trl_side", half)
+    for size in {setting.batch, setting.batch // 2} - {setting.trl_rollout_batch}:
+        candidates[f"trl roll-outs by {size}"] = (trl, "trl_side", {"trl_rollout_batch": size})
     for size in [*micro[-3:], whole]:
         candidates[f"ours micro-batch {size}"] = (Path(sys.executable), "ours", {"micro_batch_tokens": size * longest})
     found: dict[str, list[Answer]] = {name: [] for name in candidates}
@@ -242,8 +237,7 @@ def say(text: str) -> None:
 
 def table(report: Answer) -> str:
     """The comparisons, for people."""
-    head = f"{'':11}{'ratio':>7}{'quartiles':>15}{'roll-outs':>11}{'scoring':>9}{'update':>8}{'memory':>8}{'% of peak':>11}"
-    lines = [head]
+    lines = [f"{'':11}  ratio      quartiles  roll-outs  scoring  update  memory  % of peak"]
     for name, entry in report.items():
         found = entry["summary"]
         low, _, high = found["ratio_quartiles"]
@@ -297,7 +291,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         if trl is None:
-            report["growth"] = growth(options.pairs, folder)
+            report["growth"] = growth(options.pairs, folder / "growth")
             for name, row in report["growth"]["summary"].items():
                 say(f"{name:10} {row['tokens']:6} tokens, {row['tokens_a_second']:8.0f} a second")
         else:
