@@ -1,0 +1,58 @@
+"""The core's matrix peak, and the floating-point operations of an update."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from benchmarks.ppo_step.settings import Setting
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMULA = (
+    "epochs * sum over samples of [ 2 networks * 6 * (4 h^2 + 3 h i) * layers * (prompt + response)"
+    " + 2 networks * 6 * h * layers * (prompt + response)^2 + 6 * h * vocabulary * response ]:"
+    " matrices, causal attention, LM head of the policy; 2 operations a multiply-add, backward twice forward;"
+    " padding, and head rows that nothing is scored by, are no useful work and do not count"
+)
+
+
+def update_flops(setting: Setting, lengths: Sequence[int]) -> float:
+    """Useful operations of one update; see `FORMULA`."""
+    hidden, layers = setting.hidden, setting.layers
+    matrices = (4 * hidden**2 + 3 * hidden * setting.intermediate) * layers
+    total = 0.0
+    for response in lengths:
+        tokens = setting.prompt_tokens + response
+        total += 2 * (6 * matrices * tokens + 6 * hidden * layers * tokens**2)
+        total += 6 * hidden * setting.vocabulary * response
+    return setting.epochs * total
+
+
+def matrix_rates(setting: Setting) -> dict[str, float]:
+    """GFLOP/s of single-precision products on this thread: large squares, and the model's own shapes."""
+    import torch
+
+    def rate(rows: int, inner: int, columns: int) -> float:
+        a, b = torch.randn(rows, inner), torch.randn(inner, columns)
+        out: Tensor = a @ b
+        work = 2 * rows * inner * columns
+        times = max(3, round(4e9 / work))
+        best = float("inf")
+        for _ in range(3):
+            begin = time.process_time()
+            for _ in range(times // 3):
+                torch.mm(a, b, out=out)
+            best = min(best, (time.process_time() - begin) / (times // 3))
+        return work / best / 1e9
+
+    tokens, hidden = setting.micro_batch_tokens, setting.hidden
+    return {
+        "square_1024": rate(1024, 1024, 1024),
+        "attention": rate(tokens, hidden, hidden),
+        "up": rate(tokens, hidden, setting.intermediate),
+        "down": rate(tokens, setting.intermediate, hidden),
+        "head": rate(tokens // 2, hidden, setting.vocabulary),
+    }
