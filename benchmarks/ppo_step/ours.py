@@ -12,24 +12,30 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
+from unittest import mock
 
 import torch
+from torch import Tensor
 
 from benchmarks.ppo_step import settings
-from benchmarks.ppo_step.forced import EndsAt
 from benchmarks.ppo_step.peak import matrix_rates
 from benchmarks.ppo_step.settings import SETTINGS, Setting
 from benchmarks.ppo_step.worker import Pipe, Step, memory
+from stepcoder.model import generation
 from stepcoder.model.critic import load_critic
-from stepcoder.model.generation import TransformersGenerator
+from stepcoder.model.generation import Request, TransformersGenerator
 from stepcoder.model.load import load_policy, load_tokenizer
 from stepcoder.model.policy import Policy
+from stepcoder.model.seeds import derived_seed
+from stepcoder.model.settings import Sampling
 from stepcoder.platform import engine
 from stepcoder.ppo.config import PpoConfig
-from stepcoder.ppo.experience import Experience, gather
+from stepcoder.ppo.experience import Experience, assemble, score
 from stepcoder.ppo.update import update
-from stepcoder.rollouts import Sample
+from stepcoder.rollouts import Rollout, Sample
 from stepcoder.sandbox import Verdict
 
 
@@ -99,34 +105,40 @@ class OurStep:
 
     def rollouts(self, setting: Setting, config: PpoConfig, lengths: list[int]) -> list[Sample]:
         """Sampled responses, each as long as it should be."""
-        prompts = [ids for ids in setting.prompt_ids() for _ in range(setting.samples)]
         generator = TransformersGenerator(self.language_model, self.tokenizer, setting.sampling_batch)
-        model = self.language_model
-        if setting.ragged:
-            if setting.sampling_batch < setting.batch:
-                raise SystemExit("ragged lengths are forced for one batch only")
-            forced = EndsAt(lengths, setting.end, setting.padding)
-            model.generate = lambda **options: type(model).generate(model, **options, logits_processor=[forced])
-        responses = generator.generate(prompts, config.sampling, seed=self.steps)
+        prompts = setting.prompt_ids()
+        requests = [Request(ids, setting.samples, derived_seed(self.steps, index)) for index, ids in enumerate(prompts)]
+        of = {request.seed: index for index, request in enumerate(requests)}
+        with ending(setting, lambda seed, number: lengths[of[seed] * setting.samples + number]):
+            found = list(generator.generate(requests, config.sampling))
         return [
             Sample(
-                problem_id=str(index // setting.samples),
-                index=index % setting.samples,
+                problem_id=str(response.request),
+                index=response.number,
                 opened="",
                 completion="",
                 program="",
                 verdict=cast(Verdict, None),
-                prompt_ids=tuple(prompt),
-                response_ids=tuple(response),
+                prompt_ids=tuple(prompts[response.request]),
+                response_ids=tuple(response.ids),
+                log_probs=tuple(response.log_probs),
                 truncated=not setting.ragged,
             )
-            for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True))
+            for response in sorted(found, key=lambda one: (one.request, one.number))
         ]
 
     def scoring(self, samples: list[Sample], config: PpoConfig) -> Experience:
         """The step's data with rewards that need no judge."""
-        scores = [float(index % 2) for index in range(len(samples))]
-        return gather(samples, scores, self.policy, self.reference, self.critic, [], config, beta=config.kl_beta)
+        policy, critic = self.engines
+        scores = score(
+            cast(list[Rollout], samples),
+            lambda packed: policy(packed, config.temperature),
+            lambda packed: self.reference(packed, config.temperature),
+            lambda packed: (critic(packed),),
+            config.micro_batch_tokens,
+        )
+        rewards = [float(index % 2) for index in range(len(samples))]
+        return assemble(samples, rewards, scores, [], config, beta=config.kl_beta)
 
     def updating(self, experience: Experience, config: PpoConfig) -> None:
         """The update of policy and critic."""
@@ -149,6 +161,33 @@ class OurStep:
                 {"name": e.key, "share": e.self_cpu_time_total / total, "calls": e.count} for e in events[:20]
             ],
         }
+
+
+@contextmanager
+def ending(setting: Setting, length_of: Callable[[int, int], int]) -> Iterator[None]:
+    """Inside, each ragged response ends where it was decided beforehand: its stream of random numbers says when.
+
+    Args:
+        setting: the comparison.
+        length_of: tokens of a response by its request's seed and its number.
+    """
+    if not setting.ragged:
+        yield
+        return
+    stream, draw = generation._stream, generation.draw
+
+    def stream_(seed: int, number: int, length: int) -> Tensor:
+        numbers = stream(seed, number, length)
+        numbers[length_of(seed, number) - 1 :] = 2.0
+        return numbers
+
+    def draw_(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        logits[:, [setting.end, setting.padding]] = -torch.inf
+        ids, log_probs = draw(logits, uniform.clamp(max=0.5), sampling)
+        return torch.where(uniform > 1, setting.end, ids), torch.where(uniform > 1, 0.0, log_probs)
+
+    with mock.patch.multiple(generation, _stream=stream_, draw=draw_):
+        yield
 
 
 def main() -> None:
