@@ -43,6 +43,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK") or 0)
 
 
+def local_count() -> int:
+    """How many processes of this machine train together."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+
+
 def count() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE") or 1)
