@@ -126,7 +126,9 @@ class Checkpoints:
             try:
                 folder = storage.fetch(self._name(step))
                 files = json.loads((folder / MARKER).read_text())["files"]
-                broken = [name for name, (size, digest) in files.items() if _description(folder / name) != [size, digest]]
+                broken = [
+                    name for name, (size, digest) in files.items() if _description(folder / name) != [size, digest]
+                ]
             except (OSError, ValueError, KeyError, TypeError, DataError) as error:
                 log.warning("checkpoint passed over", place=self._name(step), error=str(error))
                 continue

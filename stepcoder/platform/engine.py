@@ -75,7 +75,7 @@ def whole(network: nn.Module) -> Iterator[None]:
 
     All ranks enter it together, and leave it together.
     """
-    pieces = [weight for weight in network.parameters() if hasattr(weight, "ds_id")]
+    pieces: list[Any] = [weight for weight in network.parameters() if hasattr(weight, "ds_id")]
     # Nested in itself it does nothing: DeepSpeed does not gather what is gathered.
     if not pieces or all(weight.ds_status.name == "AVAILABLE" for weight in pieces):
         yield
@@ -137,7 +137,12 @@ class Engine:
         kind = _PlainAdamW if stage == 0 else torch.optim.AdamW
         # torch's own AdamW: DeepSpeed's is compiled at start, which needs a compiler and a minute.
         optimiser = kind(
-            network.parameters(), lr=learning_rate, betas=(0.9, 0.95), eps=epsilon, weight_decay=weight_decay, fused=True
+            network.parameters(),
+            lr=learning_rate,
+            betas=(0.9, 0.95),
+            eps=epsilon,
+            weight_decay=weight_decay,
+            fused=True,
         )
         if isinstance(optimiser, _PlainAdamW):
             optimiser.max_norm = max_gradient_norm
@@ -247,7 +252,7 @@ class Engine:
     def save(self, folder: Path, name: str) -> None:
         """Writes weights, optimiser and schedule below `folder / name`; all ranks call it, each writes its part."""
         # The state that lets another number of ranks load it: see `_universal`.
-        client_state = {"universal_checkpoint_info": {}}
+        client_state: dict[str, Any] = {"universal_checkpoint_info": {}}
         self.engine.save_checkpoint(str(folder), tag=name, save_latest=False, client_state=client_state)
 
     def load(self, folder: Path, name: str) -> None:

@@ -84,7 +84,9 @@ def state(running: engine.Engine) -> dict[str, Tensor]:
             moments = [safe_get_full_optimizer_state(weight, key) for key in ("exp_avg", "exp_avg_sq")]
             values = [safe_get_full_fp32_param(weight), *moments]
         for kind, value in zip(("weight", "exp_avg", "exp_avg_sq"), values, strict=True):
-            found[f"{name}.{kind}"] = value.detach().reshape(weight.ds_shape if hasattr(weight, "ds_id") else weight.shape).clone()
+            found[f"{name}.{kind}"] = (
+                value.detach().reshape(weight.ds_shape if hasattr(weight, "ds_id") else weight.shape).clone()
+            )
     return found
 
 

@@ -79,7 +79,7 @@ def hang(config: Config) -> None:
 
 
 def checkpoint(config: Config) -> None:
-    """Three more steps from the newest checkpoint in `what`; while a file `hang` is there, rank 1 hangs in the third."""
+    """Three more steps from the newest checkpoint in `what`; with a file `hang`, rank 1 hangs in the third."""
     out = begin(config)
     checkpoints = Checkpoints(config.what, {"run": 1})
     found = checkpoints.newest()

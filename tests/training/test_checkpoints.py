@@ -1,4 +1,4 @@
-"""Checkpoints in a folder and in an object store: the newest whole one is found, whatever a kill or a crash has left."""
+"""Checkpoints in a folder and in an object store: the newest whole one is found, whatever a kill or crash has left."""
 
 from __future__ import annotations
 
