@@ -125,7 +125,7 @@ class Engine:
             weight_decay: AdamW's.
             gradient_checkpointing: recompute activations in the backward pass.
             offload: keep the optimiser's state, and in stage 3 the weights, in the machine's memory rather than the
-                accelerator's; without ZeRO, and without an accelerator, it changes nothing.
+                accelerator's, which is stage 1 at least; without an accelerator it gains nothing.
         """
         import deepspeed
 
@@ -133,7 +133,7 @@ class Engine:
             network.gradient_checkpointing_enable()  # type: ignore[operator]
         network.train()
         # Float32 sums of bf16 gradients begin with stage 1, and without pages of memory statistics with stage 2.
-        stage = max(zero_stage, 2) if precision == "bf16" else zero_stage
+        stage = max(zero_stage, 2 if precision == "bf16" else int(offload))
         kind = _PlainAdamW if stage == 0 else torch.optim.AdamW
         # torch's own AdamW: DeepSpeed's is compiled at start, which needs a compiler and a minute.
         optimiser = kind(
@@ -286,7 +286,7 @@ class Engine:
 def _zero(stage: int, offload: bool) -> dict[str, Any]:
     to_memory = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     settings: dict[str, Any] = {"stage": stage}
-    if offload and stage and torch.cuda.is_available():
+    if offload:
         settings["offload_optimizer"] = to_memory
         if stage == 3:
             settings["offload_param"] = to_memory

@@ -118,10 +118,10 @@ def skipped_steps(stage: int, precision: Literal["fp32", "bf16"], factor: float)
     return {"first": first, "second": second, "kept": kept, "rate_kept": rate_kept, "skipped": running.skipped}
 
 
-def generated(stage: int) -> dict[str, Any]:
+def generated(stage: int, *, offload: bool) -> dict[str, Any]:
     """Forward passes of the network itself, on each rank another number of them, between two steps."""
     network = curved()
-    running = made(network, stage)
+    running = made(network, stage, offload=offload)
     curve(running, 1)
     with running.generating(), torch.no_grad():
         inside = [network(INPUTS) for _ in range(1 + 2 * ranks.rank())][-1]
@@ -144,7 +144,8 @@ def all_cases(config: Config) -> None:
                 found["linear", stage, clip, tuple(split)] = first_step(stage, split, clip)
         for precision, factor in (("fp32", float("nan")), ("bf16", float("inf"))):
             found["skip", stage, precision] = skipped_steps(stage, precision, factor)  # type: ignore[arg-type]
-        found["generated", stage] = generated(stage)
+        for offload in (False, True):
+            found["generated", stage, offload] = generated(stage, offload=offload)
         for precision in ("fp32", "bf16"):
             running = made(curved(), stage, precision)  # type: ignore[arg-type]
             running.save(out / f"{here}", f"{stage}-{precision}-unborn")

@@ -118,8 +118,11 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all_and_changes
 
 @RANKS
 @STAGES
-def test_each_rank_may_generate_as_often_as_it_likes_between_two_steps(found: Found, count: int, stage: int) -> None:
-    result = found[count]["generated", stage]
+@pytest.mark.parametrize("offload", [False, True])
+def test_each_rank_may_generate_as_often_as_it_likes_between_two_steps(
+    found: Found, count: int, stage: int, offload: bool
+) -> None:
+    result = found[count]["generated", stage, offload]
     assert result["same"]
     assert result["shapes"] == [(3, 5), (3,), (1, 3), (1,)]
     assert_same(result["after"], expected_curve(count, 3), 1e-5)
