@@ -33,9 +33,11 @@ def linear() -> nn.Module:
 
 
 def curved() -> nn.Module:
-    """Parameters whose sizes no number of ranks divides."""
+    """Parameters whose sizes no number of ranks divides; one weight serves twice, as tied embeddings do."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1))
+    first, again = nn.Linear(5, 5), nn.Linear(5, 5)
+    again.weight = first.weight
+    return nn.Sequential(first, nn.Tanh(), again, nn.Tanh(), nn.Linear(5, 1))
 
 
 def made(network: nn.Module, stage: int, precision: Literal["fp32", "bf16"] = "fp32", **more: Any) -> engine.Engine:
@@ -136,7 +138,6 @@ def all_cases(config: Config) -> None:
     """Everything that does not depend on what the other number of ranks wrote, and loading what it did write."""
     engine.start()
     out, here = Path(config.out), ranks.count()
-    other = 3 - here
     found: dict[Any, Any] = {}
     for stage in range(4):
         for clip in (1e9, 0.1):
@@ -152,8 +153,9 @@ def all_cases(config: Config) -> None:
             curve(running, 3)
             running.save(out / f"{here}", f"{stage}-{precision}")
             found["curve", stage, precision] = curve(running, 3), running.learning_rate
-            if (out / f"{other}").exists():
-                found["resumed", stage, precision] = resumed(out / f"{other}", stage, precision)
+            for count in (1, 2):
+                if (out / f"{count}").exists():
+                    found["resumed", stage, precision, count] = resumed(out / f"{count}", stage, precision)
     if ranks.is_main():
         torch.save(found, out / f"found-{here}.pt")
 
