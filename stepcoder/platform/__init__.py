@@ -1,4 +1,5 @@
 """What every step stands on: object stores, logs and progress, MLflow tracking, configuration, DeepSpeed.
 
-No step's logic lives here. Only `engine` imports torch, and nothing imports kfp.
+No step's logic lives here. `engine` imports torch, `ranks` and `launch` only where there are several ranks; nothing
+imports kfp.
 """

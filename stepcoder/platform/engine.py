@@ -75,7 +75,7 @@ def whole(network: nn.Module) -> Iterator[None]:
 
     All ranks enter it together, and leave it together.
     """
-    pieces = [weight for weight in network.parameters() if hasattr(weight, "ds_id")]
+    pieces: list[Any] = [weight for weight in network.parameters() if hasattr(weight, "ds_id")]
     # Nested in itself it does nothing: DeepSpeed does not gather what is gathered.
     if not pieces or all(weight.ds_status.name == "AVAILABLE" for weight in pieces):
         yield
@@ -125,7 +125,7 @@ class Engine:
             weight_decay: AdamW's.
             gradient_checkpointing: recompute activations in the backward pass.
             offload: keep the optimiser's state, and in stage 3 the weights, in the machine's memory rather than the
-                accelerator's; without ZeRO, and without an accelerator, it changes nothing.
+                accelerator's, which is stage 1 at least; without an accelerator it gains nothing.
         """
         import deepspeed
 
@@ -133,7 +133,7 @@ class Engine:
             network.gradient_checkpointing_enable()  # type: ignore[operator]
         network.train()
         # Float32 sums of bf16 gradients begin with stage 1, and without pages of memory statistics with stage 2.
-        stage = max(zero_stage, 2) if precision == "bf16" else zero_stage
+        stage = max(zero_stage, 2 if precision == "bf16" else int(offload))
         kind = _PlainAdamW if stage == 0 else torch.optim.AdamW
         # torch's own AdamW: DeepSpeed's is compiled at start, which needs a compiler and a minute.
         trained = [weight for weight in network.parameters() if weight.requires_grad]
@@ -248,7 +248,7 @@ class Engine:
     def save(self, folder: Path, name: str) -> None:
         """Writes weights, optimiser and schedule below `folder / name`; all ranks call it, each writes its part."""
         # The state that lets another number of ranks load it: see `_universal`.
-        client_state = {"universal_checkpoint_info": {}}
+        client_state: dict[str, Any] = {"universal_checkpoint_info": {}}
         self.engine.save_checkpoint(str(folder), tag=name, save_latest=False, client_state=client_state)
 
     def load(self, folder: Path, name: str) -> None:
@@ -282,7 +282,7 @@ class Engine:
 def _zero(stage: int, offload: bool) -> dict[str, Any]:
     to_memory = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     settings: dict[str, Any] = {"stage": stage}
-    if offload and stage and torch.cuda.is_available():
+    if offload:
         settings["offload_optimizer"] = to_memory
         if stage == 3:
             settings["offload_param"] = to_memory

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import uuid
@@ -31,6 +32,7 @@ LAUNCHED = "STEPCODER_LAUNCHED"
 """Set in every rank, to the process that launched it."""
 
 _PR_SET_PDEATHSIG = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 _CONSEQUENCE_SECONDS = 3.0
 """How long a rank waits with an unexpected error: that of a rank whose partner was killed is only a consequence."""
 
@@ -78,6 +80,7 @@ def launch(step: str, config: StepConfig, processes: int) -> None:
         file.write_text(config.model_dump_json())
         fault = Path(scratch) / "fault.json"
         os.environ.update({LAUNCHED: str(os.getpid()), ranks.FAULT: str(fault)})
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         log.info("ranks start", processes=processes)
         try:
             elastic_launch(settings, sys.executable)("-u", "-m", "stepcoder.platform.launch", step, str(file))
@@ -89,6 +92,9 @@ def launch(step: str, config: StepConfig, processes: int) -> None:
             raise SystemExit(128 + error.sigval) from None
         finally:
             del os.environ[LAUNCHED], os.environ[ranks.FAULT]
+            if threading.current_thread() is threading.main_thread():
+                for number, handler in handlers.items():  # The agent leaves its own behind.
+                    signal.signal(number, handler)
 
 
 def _raised(file: Path, failures: dict[int, Any]) -> StepCoderError:

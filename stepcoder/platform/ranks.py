@@ -43,6 +43,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK") or 0)
 
 
+def local_count() -> int:
+    """How many processes of this machine train together."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+
+
 def count() -> int:
     """How many processes train together."""
     return int(os.environ.get("WORLD_SIZE") or 1)
@@ -66,7 +71,21 @@ def start(timeout: float = WATCH_SECONDS) -> None:
 
     _group = dist.new_group(backend="gloo", timeout=patience(timeout))
     _watchdog = _Watchdog(timeout)
+    atexit.register(_stop)
     together("start")
+
+
+def _stop() -> None:
+    """Ends threads of torch that would abort the process while Python shuts down."""
+    global _group, _watchdog
+    import torch.distributed as dist
+
+    if _watchdog is not None:
+        _watchdog.ended.set()
+        _watchdog.exchange.join(_watchdog.interval + 5)
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
+    _group = _watchdog = None
 
 
 def patience(timeout: float) -> timedelta:
@@ -164,10 +183,8 @@ class _Watchdog:
         self.mine = _Mark(0, "start", now, now)
         self.others: dict[int, _Mark] = {}
         self.ended = threading.Event()
-        exchange = threading.Thread(target=self._exchange, daemon=True, name="ranks-exchange")
-        exchange.start()
-        # A thread inside the store's client when Python shuts down would abort the process.
-        atexit.register(lambda: (self.ended.set(), exchange.join(self.interval + 5)))
+        self.exchange = threading.Thread(target=self._exchange, daemon=True, name="ranks-exchange")
+        self.exchange.start()
         threading.Thread(target=self._watch, daemon=True, name="ranks-watch").start()
 
     def come_on(self, where: str | None, text: str) -> None:
@@ -176,7 +193,7 @@ class _Watchdog:
         self.mine = _Mark(self.mine.count + 1, f"{place} ({text})" if text else place, now, now)
 
     def _exchange(self) -> None:
-        from torch.distributed import PrefixStore, TCPStore
+        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
         # A connection of its own: torch's is locked while the main thread waits on it.
         store = TCPStore(

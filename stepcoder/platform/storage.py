@@ -26,6 +26,7 @@ __all__ = [
     "digest",
     "exists",
     "fetch",
+    "full_disk",
     "is_remote",
     "list_objects",
     "publish",
@@ -149,7 +150,7 @@ def staged(address: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch:
         folder = Path(scratch) / "staged"
         folder.mkdir()
-        with _full_disk(folder):
+        with full_disk(folder):
             yield folder
         publish(folder, address)
 
@@ -221,7 +222,7 @@ def publishing(target: Path) -> Iterator[Path]:
     token = secrets.token_hex(4)
     partial = target.parent / f".{target.name}.{token}.partial"
     try:
-        with _full_disk(target):
+        with full_disk(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
             yield partial
@@ -238,7 +239,7 @@ def write_text(path: Path, text: str) -> None:
     """
     partial = path.parent / f".{path.name}.{secrets.token_hex(4)}.partial"
     try:
-        with _full_disk(path):
+        with full_disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             partial.write_text(text, encoding="utf-8")
             partial.replace(path)
@@ -247,7 +248,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _full_disk(target: Path) -> Iterator[None]:
+def full_disk(target: Path) -> Iterator[None]:
+    """Inside, a disk without space ends the writing of `target` with an error that says so.
+
+    Raises:
+        StepCoderError: the disk is full.
+    """
     try:
         yield
     except StepCoderError:

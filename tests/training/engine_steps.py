@@ -33,9 +33,11 @@ def linear() -> nn.Module:
 
 
 def curved() -> nn.Module:
-    """Parameters whose sizes no number of ranks divides."""
+    """Parameters whose sizes no number of ranks divides; one weight serves twice, as tied embeddings do."""
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(5, 3), nn.Tanh(), nn.Linear(3, 1))
+    first, again = nn.Linear(5, 5), nn.Linear(5, 5)
+    again.weight = first.weight
+    return nn.Sequential(first, nn.Tanh(), again, nn.Tanh(), nn.Linear(5, 1))
 
 
 def made(network: nn.Module, stage: int, precision: Literal["fp32", "bf16"] = "fp32", **more: Any) -> engine.Engine:
@@ -84,7 +86,9 @@ def state(running: engine.Engine) -> dict[str, Tensor]:
             moments = [safe_get_full_optimizer_state(weight, key) for key in ("exp_avg", "exp_avg_sq")]
             values = [safe_get_full_fp32_param(weight), *moments]
         for kind, value in zip(("weight", "exp_avg", "exp_avg_sq"), values, strict=True):
-            found[f"{name}.{kind}"] = value.detach().reshape(weight.ds_shape if hasattr(weight, "ds_id") else weight.shape).clone()
+            found[f"{name}.{kind}"] = (
+                value.detach().reshape(weight.ds_shape if hasattr(weight, "ds_id") else weight.shape).clone()
+            )
     return found
 
 
@@ -116,10 +120,10 @@ def skipped_steps(stage: int, precision: Literal["fp32", "bf16"], factor: float)
     return {"first": first, "second": second, "kept": kept, "rate_kept": rate_kept, "skipped": running.skipped}
 
 
-def generated(stage: int) -> dict[str, Any]:
+def generated(stage: int, *, offload: bool) -> dict[str, Any]:
     """Forward passes of the network itself, on each rank another number of them, between two steps."""
     network = curved()
-    running = made(network, stage)
+    running = made(network, stage, offload=offload)
     curve(running, 1)
     with running.generating(), torch.no_grad():
         inside = [network(INPUTS) for _ in range(1 + 2 * ranks.rank())][-1]
@@ -134,7 +138,6 @@ def all_cases(config: Config) -> None:
     """Everything that does not depend on what the other number of ranks wrote, and loading what it did write."""
     engine.start()
     out, here = Path(config.out), ranks.count()
-    other = 3 - here
     found: dict[Any, Any] = {}
     for stage in range(4):
         for clip in (1e9, 0.1):
@@ -142,15 +145,17 @@ def all_cases(config: Config) -> None:
                 found["linear", stage, clip, tuple(split)] = first_step(stage, split, clip)
         for precision, factor in (("fp32", float("nan")), ("bf16", float("inf"))):
             found["skip", stage, precision] = skipped_steps(stage, precision, factor)  # type: ignore[arg-type]
-        found["generated", stage] = generated(stage)
+        for offload in (False, True):
+            found["generated", stage, offload] = generated(stage, offload=offload)
         for precision in ("fp32", "bf16"):
             running = made(curved(), stage, precision)  # type: ignore[arg-type]
             running.save(out / f"{here}", f"{stage}-{precision}-unborn")
             curve(running, 3)
             running.save(out / f"{here}", f"{stage}-{precision}")
             found["curve", stage, precision] = curve(running, 3), running.learning_rate
-            if (out / f"{other}").exists():
-                found["resumed", stage, precision] = resumed(out / f"{other}", stage, precision)
+            for count in (1, 2):
+                if (out / f"{count}").exists():
+                    found["resumed", stage, precision, count] = resumed(out / f"{count}", stage, precision)
     if ranks.is_main():
         torch.save(found, out / f"found-{here}.pt")
 

@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from stepcoder.errors import DataError
 from stepcoder.platform import ranks
+from stepcoder.platform.checkpoints import Checkpoints
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.entry import running
 from stepcoder.platform.launch import launch
@@ -75,6 +76,28 @@ def hang(config: Config) -> None:
     ranks.gathered(None)
     ranks.at("update of step 3")
     ranks.gathered(None)
+
+
+def checkpoint(config: Config) -> None:
+    """Three more steps from the newest checkpoint in `what`; with a file `hang`, rank 1 hangs in the third."""
+    out = begin(config)
+    checkpoints = Checkpoints(config.what, {"run": 1})
+    found = checkpoints.newest()
+    done = 0
+    if found:
+        done, folder = found
+        texts = [(folder / f"part-{rank}").read_text() for rank in range(ranks.count())]
+        (out / f"resumed-{ranks.rank()}").write_text(f"{done} {texts}")
+    for step in range(done + 1, done + 4):
+
+        def write(folder: Path, step: int = step) -> None:
+            (folder / f"part-{ranks.rank()}").write_text(f"rank {ranks.rank()} step {step}")
+            if ranks.rank() == 1 and step == 3 and (out / "hang").exists():
+                (out / "ready").touch()
+                time.sleep(600)
+
+        checkpoints.save(step, write)
+    ranks.together("the end")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     launch("tests.training.engine_steps:Config:all_cases", config, processes=2)
     results = {count: torch.load(out / f"found-{count}.pt", weights_only=False) for count in (1, 2)}
     for stage, precision in itertools.product(range(4), ("fp32", "bf16")):
-        results[1]["resumed", stage, precision] = steps.resumed(out / "2", stage, precision)
+        results[1]["resumed", stage, precision, 2] = steps.resumed(out / "2", stage, precision)
     return results
 
 
@@ -118,10 +118,13 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all_and_changes
 
 @RANKS
 @STAGES
-def test_each_rank_may_generate_as_often_as_it_likes_between_two_steps(found: Found, count: int, stage: int) -> None:
-    result = found[count]["generated", stage]
+@pytest.mark.parametrize("offload", [False, True])
+def test_each_rank_may_generate_as_often_as_it_likes_between_two_steps(
+    found: Found, count: int, stage: int, offload: bool
+) -> None:
+    result = found[count]["generated", stage, offload]
     assert result["same"]
-    assert result["shapes"] == [(3, 5), (3,), (1, 3), (1,)]
+    assert result["shapes"] == [(5, 5), (5,), (5,), (1, 5), (1,)]
     assert_same(result["after"], expected_curve(count, 3), 1e-5)
 
 
@@ -133,11 +136,25 @@ def test_training_resumed_with_another_number_of_ranks_goes_on_as_if_it_had_not_
 ) -> None:
     # Rounding differs with the order of summation; bf16 rounds gradients to 8 bits.
     tolerance = 1e-5 if precision == "fp32" else 2e-2
-    state, rate, from_nothing = found[count]["resumed", stage, precision]
+    state, rate, from_nothing = found[count]["resumed", stage, precision, 3 - count]
     whole, whole_rate = found[3 - count]["curve", stage, precision]
     assert_same(state, whole, tolerance)
     assert rate == whole_rate
     assert_same(from_nothing, whole, tolerance)
+
+
+@RANKS
+@STAGES
+@PRECISIONS
+def test_training_resumed_with_the_same_number_of_ranks_goes_on_bit_by_bit(
+    found: Found, count: int, stage: int, precision: str
+) -> None:
+    state, rate, from_nothing = found[count]["resumed", stage, precision, count]
+    whole, whole_rate = found[count]["curve", stage, precision]
+    assert rate == whole_rate
+    for name in whole:
+        assert torch.equal(state[name], whole[name]), name
+        assert torch.equal(from_nothing[name], whole[name]), name
 
 
 def test_training_that_skips_step_after_step_has_diverged() -> None:
@@ -146,9 +163,10 @@ def test_training_that_skips_step_after_step_has_diverged() -> None:
     for _ in range(engine.MOST_SKIPPED - 1):
         assert running.step(losses).skipped
     assert not running.step(steps.curved_losses(running, [8])).skipped
+    for _ in range(engine.MOST_SKIPPED - 1):
+        assert running.step(losses).skipped
     with pytest.raises(StepCoderError, match=r"diverged.*20 optimiser steps in a row; lower the learning rate"):
-        for _ in range(engine.MOST_SKIPPED):
-            running.step(losses)
+        running.step(losses)
     assert running.skipped == 2 * engine.MOST_SKIPPED - 1
 
 

@@ -86,8 +86,8 @@ def test_the_fault_of_one_rank_ends_the_training_with_its_error_and_status_alone
     what: str, status: int, message: str, tmp_path: Path
 ) -> None:
     with launched("fail", tmp_path, what=what) as process:
-        assert (found := ended(process, 30))[0] == status
-    log = found[1]
+        code, log = ended(process, 30)
+    assert code == status
     errors = [line for line in log.splitlines() if "level=ERROR" in line]
     assert len(errors) == 1
     assert message in errors[0]
