@@ -88,6 +88,7 @@ def compare(setting: Setting, pairs: int, trl: Path, folder: Path, *, profile: b
         sides = {"ours": ours, "trl": theirs}
         first = {name: side.ask() for name, side in sides.items()}
         rounds: list[Answer] = []
+        pairs = min(pairs, setting.most_pairs or pairs)
         for number in range(pairs):
             order = ("ours", "trl") if number % 2 == 0 else ("trl", "ours")
             row: Answer = {"first": order[0], "lengths": setting.lengths(number + 1)}
@@ -117,7 +118,7 @@ def summary(setting: Setting, rounds: Sequence[Answer]) -> Answer:
 
     def share(row: Answer, side: str) -> float:
         rate = update_flops(setting, row["lengths"]) / row[side]["phases"]["update"] / 1e9
-        return float(rate / row["gigaflops"]["square_1024"])
+        return float(rate / max(row["gigaflops"].values()))
 
     def quantiles(values: Iterable[float]) -> list[float]:
         return [round(value, 3) for value in statistics.quantiles(values, n=4)]
