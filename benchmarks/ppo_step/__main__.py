@@ -301,15 +301,21 @@ def main() -> None:
                 each = lambda s: tune(s, options.pairs, trl, folder / s.name)  # noqa: E731
             else:
                 each = lambda s: compare(s, options.pairs, trl, folder / s.name, profile=options.profile)  # noqa: E731
-            report[options.what] = {setting.name: each(setting) for setting in chosen}
+            for setting in chosen:
+                report.setdefault(options.what, {})[setting.name] = each(setting)
+                write(report, options.out)
             if options.what == "compare":
                 print(table(report["compare"]), file=sys.stderr)
-    text = json.dumps(report, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    else:
-        print(text)
+    write(report, options.out)
+    if not options.out:
+        print(json.dumps(report, indent=1))
+
+
+def write(report: Answer, out: Path | None) -> None:
+    """Writes what is there so far."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":
