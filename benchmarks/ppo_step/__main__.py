@@ -78,8 +78,12 @@ class Worker:
         self._process.wait()
 
 
-def compare(setting: Setting, pairs: int, trl: Path, folder: Path, *, profile: bool) -> Answer:
-    """So many pairs of steps in turns (A B B A …), each with the core's matrix rates, after one unpaired step each."""
+def compare(setting: Setting, pairs: int, trl: Path, folder: Path, *, profile: bool, minutes: float) -> Answer:
+    """So many pairs of steps in turns (A B B A …), each with the core's matrix rates, after one unpaired step each.
+
+    On a loaded machine it ends after `minutes` with the pairs that it has; a median needs two.
+    """
+    deadline = time.monotonic() + 60 * minutes
     parameters = write_model(setting, folder)
     with (
         Worker(Path(sys.executable), "ours", setting, folder) as ours,
@@ -90,6 +94,8 @@ def compare(setting: Setting, pairs: int, trl: Path, folder: Path, *, profile: b
         rounds: list[Answer] = []
         pairs = min(pairs, setting.most_pairs or pairs)
         for number in range(pairs):
+            if number > 1 and time.monotonic() > deadline:
+                break
             order = ("ours", "trl") if number % 2 == 0 else ("trl", "ours")
             row: Answer = {"first": order[0], "lengths": setting.lengths(number + 1)}
             row |= {name: sides[name].ask() for name in order}
@@ -278,6 +284,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=("compare", "growth", "tune"), default="compare")
     parser.add_argument("--settings", default=",".join(SETTINGS), help="comma-separated")
     parser.add_argument("--pairs", type=int, default=15, help="pairs of a comparison; rounds of the others")
+    parser.add_argument("--minutes", type=float, default=60, help="end a comparison after these, whatever it has")
     parser.add_argument("--profile", action="store_true", help="profile our update after each comparison")
     caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     parser.add_argument("--cache", type=Path, default=caches / "stepcoder", help="folder for TRL's environment")
@@ -300,7 +307,8 @@ def main() -> None:
             if options.what == "tune":
                 each = lambda s: tune(s, options.pairs, trl, folder / s.name)  # noqa: E731
             else:
-                each = lambda s: compare(s, options.pairs, trl, folder / s.name, profile=options.profile)  # noqa: E731
+                more = {"profile": options.profile, "minutes": options.minutes}
+                each = lambda s: compare(s, options.pairs, trl, folder / s.name, **more)  # noqa: E731
             for setting in chosen:
                 report.setdefault(options.what, {})[setting.name] = each(setting)
                 write(report, options.out)
