@@ -78,8 +78,12 @@ class Worker:
         self._process.wait()
 
 
-def compare(setting: Setting, pairs: int, trl: Path, folder: Path, *, profile: bool) -> Answer:
-    """So many pairs of steps in turns (A B B A …), each with the core's matrix rates, after one unpaired step each."""
+def compare(setting: Setting, pairs: int, trl: Path, folder: Path, *, profile: bool, minutes: float) -> Answer:
+    """So many pairs of steps in turns (A B B A …), each with the core's matrix rates, after one unpaired step each.
+
+    On a loaded machine it ends after `minutes` with the pairs that it has; a median needs two.
+    """
+    deadline = time.monotonic() + 60 * minutes
     parameters = write_model(setting, folder)
     with (
         Worker(Path(sys.executable), "ours", setting, folder) as ours,
@@ -88,7 +92,10 @@ def compare(setting: Setting, pairs: int, trl: Path, folder: Path, *, profile: b
         sides = {"ours": ours, "trl": theirs}
         first = {name: side.ask() for name, side in sides.items()}
         rounds: list[Answer] = []
+        pairs = min(pairs, setting.most_pairs or pairs)
         for number in range(pairs):
+            if number > 1 and time.monotonic() > deadline:
+                break
             order = ("ours", "trl") if number % 2 == 0 else ("trl", "ours")
             row: Answer = {"first": order[0], "lengths": setting.lengths(number + 1)}
             row |= {name: sides[name].ask() for name in order}
@@ -117,7 +124,7 @@ def summary(setting: Setting, rounds: Sequence[Answer]) -> Answer:
 
     def share(row: Answer, side: str) -> float:
         rate = update_flops(setting, row["lengths"]) / row[side]["phases"]["update"] / 1e9
-        return float(rate / row["gigaflops"]["square_1024"])
+        return float(rate / max(row["gigaflops"].values()))
 
     def quantiles(values: Iterable[float]) -> list[float]:
         return [round(value, 3) for value in statistics.quantiles(values, n=4)]
@@ -277,6 +284,7 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=("compare", "growth", "tune"), default="compare")
     parser.add_argument("--settings", default=",".join(SETTINGS), help="comma-separated")
     parser.add_argument("--pairs", type=int, default=15, help="pairs of a comparison; rounds of the others")
+    parser.add_argument("--minutes", type=float, default=60, help="end a comparison after these, whatever it has")
     parser.add_argument("--profile", action="store_true", help="profile our update after each comparison")
     caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     parser.add_argument("--cache", type=Path, default=caches / "stepcoder", help="folder for TRL's environment")
@@ -299,16 +307,23 @@ def main() -> None:
             if options.what == "tune":
                 each = lambda s: tune(s, options.pairs, trl, folder / s.name)  # noqa: E731
             else:
-                each = lambda s: compare(s, options.pairs, trl, folder / s.name, profile=options.profile)  # noqa: E731
-            report[options.what] = {setting.name: each(setting) for setting in chosen}
+                more = {"profile": options.profile, "minutes": options.minutes}
+                each = lambda s: compare(s, options.pairs, trl, folder / s.name, **more)  # noqa: E731
+            for setting in chosen:
+                report.setdefault(options.what, {})[setting.name] = each(setting)
+                write(report, options.out)
             if options.what == "compare":
                 print(table(report["compare"]), file=sys.stderr)
-    text = json.dumps(report, indent=1)
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(text + "\n")
-    else:
-        print(text)
+    write(report, options.out)
+    if not options.out:
+        print(json.dumps(report, indent=1))
+
+
+def write(report: Answer, out: Path | None) -> None:
+    """Writes what is there so far."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

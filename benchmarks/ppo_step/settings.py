@@ -50,6 +50,8 @@ class Setting:
     """TRL's seconds over ours: at least this."""
     most_memory: float | None = None
     """Our peak over TRL's: at most this."""
+    most_pairs: int | None = None
+    """Pairs that are enough: memory hardly varies."""
     least_peak_share: float | None = None
     """Share of the matrix peak that our update reaches: at least this."""
 
@@ -164,6 +166,7 @@ SETTINGS = {
             trl_micro_batch=1,
             trl_rollout_batch=1,
             most_memory=0.3,
+            most_pairs=3,
         ),
     )
 }
