@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from stepcoder.platform.config import StepConfig
 from stepcoder.ppo.config import PpoConfig
 from stepcoder.sft.config import SftConfig
 
 
-def _ppo(name: str, otherwise: Any = None) -> Any:
-    """The default of PPO's setting, so that a plan cannot drift from it; `otherwise` where PPO has no such setting."""
-    return PpoConfig.model_fields[name].default if name in PpoConfig.model_fields else otherwise
+def _ppo(name: str) -> Any:
+    """The default of PPO's setting, so that a plan cannot drift from it."""
+    return PpoConfig.model_fields[name].default
 
 
 class PlanConfig(StepConfig):
@@ -33,8 +33,8 @@ class PlanConfig(StepConfig):
 
     gpu: Literal["h200", "h100", "a100-80", "a100-40", "l40s", "4090", "cpu"] = "h100"
     """Device of a rank. `cpu` is this machine's memory, and a stand-in for the speed of two cores: give your own."""
-    gpus: int = Field(1, ge=1)
-    """Ranks, one GPU each."""
+    nproc_per_node: int = Field(_ppo("nproc_per_node"), ge=1)
+    """Ranks, one a GPU, all in one machine."""
     gpu_memory_gib: float | None = Field(None, gt=0)
     """Memory of a device in GiB. Empty: as in the table of devices."""
     gpu_tflops: float | None = Field(None, gt=0)
@@ -42,7 +42,7 @@ class PlanConfig(StepConfig):
     gpu_bandwidth: float | None = Field(None, gt=0)
     """Memory bandwidth of a device in GB/s. Empty: as in the table of devices."""
     link_bandwidth: float | None = Field(None, gt=0)
-    """Bandwidth between ranks in GB/s, one way, for one rank. Empty: as in the table of devices, all in one machine."""
+    """Bandwidth between ranks in GB/s, one way, for one rank. Empty: as in the table of devices."""
 
     steps: int = Field(_ppo("steps"), ge=1)
     """Steps whose hours are told."""
@@ -68,26 +68,34 @@ class PlanConfig(StepConfig):
     minibatches: int = Field(_ppo("minibatches"), ge=1)
     """Optimiser steps a pass."""
     micro_batch_tokens: int = Field(_ppo("micro_batch_tokens"), ge=1)
-    """Token budget of one forward and backward pass of a rank."""
+    """Token budget of one forward and backward pass; nothing is padded."""
     precision: Literal["bf16", "fp32"] = _ppo("precision")
     """Number format of weights and activations in training."""
     zero_stage: Literal[0, 1, 2, 3] = _ppo("zero_stage")
     """DeepSpeed ZeRO stage."""
     gradient_checkpointing: bool = _ppo("gradient_checkpointing")
     """Compute activations again in the backward pass."""
-    offload: bool = _ppo("offload", False)
-    """Optimiser state, and in stage 3 parameters, in host memory."""
-    lora_rank: int = Field(_ppo("lora_rank", 0), ge=0)
+    offload: bool = _ppo("offload")
+    """Keep the optimiser's state, and with ZeRO stage 3 the weights, in the machine's memory instead of the GPU's."""
+    lora_rank: int = Field(_ppo("lora_rank"), ge=0)
     """Rank of the adapters of all linear layers, which then learn alone; the policy's frozen weights are the reference
     too. 0: all weights learn."""
-    head_chunk_mib: int = Field(_ppo("head_chunk_mib", 64), ge=1)
-    """Buffer of the chunked LM head in MiB."""
+    head_chunk_mib: int = Field(_ppo("head_chunk_mib"), ge=1)
+    """Memory for the logits of one chunk of rows in the LM head, in MiB."""
+    validation_problems: int | None = Field(_ppo("validation_problems"), ge=0)
+    """Validation problems; here it matters only whether there are any. 0: none."""
+    validation_samples: int = Field(_ppo("validation_samples"), ge=1)
+    """Samples a validation problem."""
 
-    @model_validator(mode="after")
-    def _offload_needs_zero(self) -> Self:
-        if self.offload and self.zero_stage == 0:
-            raise ValueError("offload needs zero_stage 1, 2 or 3")
-        return self
+    @property
+    def stage(self) -> int:
+        """The ZeRO stage that the engine uses: in bf16 at least 2, for sums of gradients in fp32."""
+        return max(self.zero_stage, 2) if self.precision == "bf16" else self.zero_stage
+
+    @property
+    def offloads(self) -> bool:
+        """Whether `offload` changes anything: without ZeRO, and on a processor, it does not."""
+        return self.offload and self.stage > 0 and self.gpu != "cpu"
 
     @property
     def longest(self) -> int:

@@ -1,11 +1,14 @@
 """Bytes on one rank, by phase and item. The formulas' sources are in docs/performance.md.
 
+`stage` is the ZeRO stage that the engine uses inside; gradients are summed in fp32 in all of them.
+
 Weights, optimiser state and what DeepSpeed keeps stay through all phases (`resident`). Phases come one after the other,
 and so do the updates of policy and critic: their activations and gradients do not add up, and the largest phase counts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,8 +22,12 @@ LIVE = 1_000_000_000
 """DeepSpeed's `stage3_max_live_parameters`: gathered weights that may be there at the same time in stage 3."""
 SUB_GROUP = 1_000_000_000
 """DeepSpeed's `sub_group_size`: in stage 3 the optimiser steps over this many weights at a time."""
-HEAD_BUFFERS = 3
-"""Assumed: logits of a chunk, their softmax, their gradient."""
+STILL_ENOUGH = 0.75
+"""As in `model/generation.py`: the largest share of a batch that goes on when ended samples leave it."""
+ROLL_OUT_DRAW = 8
+"""Bytes a number of the vocabulary that `draw` takes beside the logits: probabilities and their cumulative sums."""
+NUCLEUS_DRAW = 20
+"""The same for a nucleus: sorted probabilities, their places (8 bytes), cumulative sums, and what comes before each."""
 RUNTIME_GIB = 1.5
 """Assumed: CUDA context, NCCL and cuBLAS buffers of a process, which torch does not count."""
 FRAGMENTED = 0.05
@@ -90,25 +97,27 @@ def memory(shape: Shape, config: PlanConfig, device: Device) -> Memory:
     resident: dict[str, int] = {}
     host: dict[str, int] = {}
     for network in trained:
-        states = model_states(network, config)
-        for name, size in states.items():
-            in_host = config.offload and (name != "weights" or config.zero_stage == 3)
+        for name, size in model_states(network, config).items():
+            in_host = config.offloads and (name != "weights" or config.stage == 3)
             (host if in_host else resident)[f"{network.name}: {name}"] = size
-        if config.offload:
-            # The gradients that the optimiser reads are fp32 and stay there, beside the buffer that travels.
-            host[f"{network.name}: gradients"] = (4 + config.element) * _share(network.trained, config)
-        if config.zero_stage == 3:
+        if config.offloads:
+            host[f"{network.name}: gradients"] = _host_gradients(config) * _share(network.trained, config)
+        if config.stage == 3:
             resident[f"{network.name}: gradient bucket"] = _bucket(network, config)
-            if not config.offload:
-                resident[f"{network.name}: gradients"] = config.element * _share(network.trained, config)
+            if not config.offloads:
+                resident[f"{network.name}: gradients"] = 4 * _share(network.trained, config)
     if config.phase == "ppo" and not config.lora_rank:
         resident["reference: weights"] = config.element * shape.parameters
-    phases = {"roll-outs": _rollouts(shape, trained[0], config)}
+    phases: dict[str, dict[str, int]] = {}
     if config.phase == "ppo":
-        phases["scoring"] = _forward(shape, config.micro_batch, config) | _head(config) | _live(trained[0], config)
+        phases["roll-outs"] = _sampling(shape, trained[0], config, config.samples_per_problem, ROLL_OUT_DRAW)
+    if config.validation_problems != 0:
+        phases["validation"] = _sampling(shape, trained[0], config, config.validation_samples, NUCLEUS_DRAW)
+    if config.phase == "ppo":
+        phases["scoring"] = _scoring(shape, trained[0], config)
     for network in trained:
         phases[f"update of the {network.name}"] = _update(shape, network, config)
-    phases["optimiser step"] = _optimiser_step(shape, max(trained, key=lambda network: network.trained), config)
+    phases["optimiser step"] = _optimiser_step(max(trained, key=lambda network: network.trained), config)
     used = {name: {item: size for item, size in items.items() if size} for name, items in phases.items()}
     capacity = device.memory_gib * GIB * (1 - FRAGMENTED)
     if device.name != "cpu":
@@ -119,12 +128,12 @@ def memory(shape: Shape, config: PlanConfig, device: Device) -> Memory:
 def model_states(network: Network, config: PlanConfig) -> dict[str, int]:
     """Bytes of weights, fp32 master weights and Adam's two moments of a network on one rank.
 
-    Stage 3 partitions all weights, frozen ones too. From stage 1 on the optimiser's state is partitioned, and there is
-    a master copy even where the weights are fp32 themselves.
+    Stage 3 partitions all weights, frozen ones too. From stage 1 on the optimiser's state is partitioned. Stages 1
+    and 2 have a master copy even where the weights are fp32 themselves, and so has stage 3 under offload.
     """
-    weights = network.weights if config.zero_stage < 3 else -(-network.weights // config.gpus)
-    has_master = config.precision == "bf16" or config.zero_stage > 0
-    owned = _share(network.trained, config) if config.zero_stage else network.trained
+    weights = network.weights if config.stage < 3 else _share(network.weights, config)
+    has_master = config.precision == "bf16" or config.stage in (1, 2) or config.offloads
+    owned = _share(network.trained, config) if config.stage else network.trained
     states = {"weights": config.element * weights, "master weights": 4 * owned * has_master, "Adam moments": 8 * owned}
     return {name: size for name, size in states.items() if size}
 
@@ -138,12 +147,7 @@ def activations(shape: Shape, tokens: int, config: PlanConfig) -> int:
     gate, its SiLU, up and their product (without a gate: five of an unfused GELU, the most that one keeps). With
     gradient checkpointing each layer keeps its input, and one at a time the rest.
     """
-    mlp = (4 if shape.gated else 5) * shape.inner
-    norms = 2 * 4 * shape.hidden + config.element * 4 * shape.hidden
-    layer = norms + config.element * (2 * shape.attention + shape.keys_and_values + mlp)
-    if not config.gradient_checkpointing:
-        return tokens * shape.layers * layer
-    return tokens * (shape.layers * config.element * shape.hidden + layer)
+    return _kept(shape, tokens, config) + (_layer(shape, tokens, config) if config.gradient_checkpointing else 0)
 
 
 def kv_cache(shape: Shape, config: PlanConfig) -> int:
@@ -151,65 +155,148 @@ def kv_cache(shape: Shape, config: PlanConfig) -> int:
     return config.sampling_batch * config.longest * shape.layers * shape.keys_and_values * config.element
 
 
+def _kept(shape: Shape, tokens: int, config: PlanConfig) -> int:
+    """Activations that are there when the backward pass begins."""
+    if config.gradient_checkpointing:
+        return tokens * shape.layers * config.element * shape.hidden
+    return shape.layers * _layer(shape, tokens, config)
+
+
+def _layer(shape: Shape, tokens: int, config: PlanConfig) -> int:
+    """Activations of one layer."""
+    mlp = (4 if shape.gated else 5) * shape.inner
+    norms = 2 * 4 * shape.hidden + config.element * 4 * shape.hidden
+    return tokens * (norms + config.element * (2 * shape.attention + shape.keys_and_values + mlp))
+
+
 def _update(shape: Shape, network: Network, config: PlanConfig) -> dict[str, int]:
+    """The backward pass: it goes through the LM head first, and layer by layer after it, so the larger counts."""
     tokens = config.micro_batch
-    backward = config.element * (shape.inner * (3 if shape.gated else 2) + 2 * shape.hidden)
-    items = {
-        "activations": activations(shape, tokens, config),
-        "gradients of activations": tokens * backward,
-        **_live(network, config),
+    items = {"activations": _kept(shape, tokens, config)}
+    layers = {
+        "activations of a layer": _layer(shape, tokens, config) if config.gradient_checkpointing else 0,
+        "gradients of activations": tokens
+        * config.element
+        * (shape.inner * (3 if shape.gated else 2) + 2 * shape.hidden),
     }
-    if config.zero_stage < 3:
-        # Stage 1 keeps all gradients until the optimiser's step; stage 2 only its own, and with offload none.
-        whole = config.zero_stage < 2
-        owned = 0 if config.offload and not whole else _share(network.trained, config)
-        items["gradients"] = config.element * (network.trained if whole else owned)
-        items["gradient bucket"] = _bucket(network, config) if config.zero_stage else 0
-    return items | (_head(config) if network.name == "policy" else {})
+    head = _head(shape, config, backward=True) if network.name == "policy" else {}
+    items |= _larger(layers, head)
+    items |= _live(network, config)
+    if config.stage < 3:
+        items["gradients"] = _gradients(network, config)
+    if config.stage == 2 or (config.stage == 1 and config.gpu != "cpu"):  # stage 1 fills it after the backward pass
+        items["gradient bucket"] = _bucket(network, config)
+    if config.stage >= 2:
+        # What a full bucket is made into to be summed over the ranks; stage 3 then makes its part fp32.
+        full = min(BUCKET, network.trained)
+        items["bucket's copy"] = config.element * full
+        if config.stage == 3 and config.precision == "bf16":
+            items["bucket's copy"] += 4 * _share(full, config)
+    return items
 
 
-def _optimiser_step(shape: Shape, network: Network, config: PlanConfig) -> dict[str, int]:
-    """The fp32 copy of the gradients, and AdamW's temporary, beside the gradients themselves.
+def _gradients(network: Network, config: PlanConfig) -> int:
+    """Gradients of an update below stage 3: whole ones below stage 2, then a rank's share; offload leaves them there.
 
-    On a GPU torch's AdamW goes over all tensors at once and holds one copy; on a processor two, tensor by tensor, and
-    ZeRO makes one tensor of all.
+    In stage 2 and bf16 a micro-batch is added to the fp32 sum bucket by bucket. In fp32 there are a micro-batch's own
+    and the sum; offload has neither on the device.
     """
-    if config.offload:
-        return {}
-    size = _share(network.trained, config) if config.zero_stage else network.trained
-    copied = min(size, SUB_GROUP) if config.zero_stage == 3 else size
-    has_copy = config.precision == "bf16" or config.zero_stage > 0
-    kept = config.element * network.trained if config.zero_stage == 0 else 0  # ZeRO lets go of them first
-    temporary = 4 * copied
-    if config.gpu == "cpu":
-        temporary = 8 * (copied if config.zero_stage else min(copied, shape.embedding))
-    return {"gradients": kept, "fp32 gradients": 4 * copied * has_copy, "AdamW's temporary": temporary}
+    if config.stage < 2:
+        return 4 * network.trained
+    if config.precision == "bf16":
+        return 4 * _share(network.trained, config)
+    return 0 if config.offloads else 8 * _share(network.trained, config)
 
 
-def _rollouts(shape: Shape, policy: Network, config: PlanConfig) -> dict[str, int]:
-    """Sampling. All prompts of a batch are read at once, and under ZeRO 3 the policy is gathered whole."""
-    gathered = config.element * policy.weights if config.zero_stage == 3 else 0
-    prefill = sum(_forward(shape, config.sampling_batch * config.max_prompt_tokens, config).values())
-    # The cache grows by a copy of one layer's keys or values at a time; probabilities are made of logits in fp32.
-    copy = kv_cache(shape, config) // shape.layers // 2
-    logits = 3 * 4 * config.sampling_batch * shape.vocabulary
-    return {"whole policy": gathered, "KV cache": kv_cache(shape, config), "sampling": max(prefill, copy + logits)}
+def _host_gradients(config: PlanConfig) -> int:
+    """Bytes a weight of this rank in the machine's memory under offload.
+
+    The fp32 gradients that AdamW reads; in stage 3 their sums; below it a buffer for the new weights, and in fp32 the
+    sums.
+    """
+    if config.stage == 3:
+        return 4 + 4
+    return 4 + config.element + (4 if config.precision == "fp32" else 0)
 
 
-def _forward(shape: Shape, tokens: int, config: PlanConfig) -> dict[str, int]:
+def _optimiser_step(network: Network, config: PlanConfig) -> dict[str, int]:
+    """The gradients, and copies that are made of them at the last micro-batch's end and for AdamW.
+
+    AdamW itself is fused and needs nothing. Stage 0 flattens gradients to sum them over the ranks, also on one. In
+    stages 1 and 2 all of a rank's part becomes one tensor, which in bf16 it is already.
+    """
+    share, full = _share(network.trained, config), min(BUCKET, network.trained)
+    if config.stage == 0:
+        return {"gradients": 4 * network.trained, "gradients' copy": 4 * full}
+    if config.stage == 3:
+        return {} if config.offloads else {"gradients' copy": 4 * min(share, SUB_GROUP)}
+    if config.precision == "bf16":
+        return {"gradients": 4 * share}
+    if config.stage == 1:
+        bucket = 0 if config.gpu == "cpu" else 4 * BUCKET  # a processor's holds the gradients themselves
+        return {"gradients": 4 * network.trained, "gradient bucket": bucket, "gradients' copy": 4 * max(full, share)}
+    return {} if config.offloads else {"gradients": 4 * share, "gradients' copy": 4 * share}
+
+
+def _sampling(shape: Shape, policy: Network, config: PlanConfig, samples: int, draw: int) -> dict[str, int]:
+    """A batch of samples: one prefill a prompt, then token by token; in stage 3 each rank has the policy whole.
+
+    Args:
+        shape: the model.
+        policy: the network.
+        config: settings.
+        samples: samples a prompt, whose prefill they share.
+        draw: bytes that drawing a token takes for an entry of the vocabulary, beside its logit.
+    """
+    batch, gathered = config.sampling_batch, config.element * policy.weights if config.stage == 3 else 0
+    prompts, length = math.ceil(batch / samples), config.max_prompt_tokens
+    cache = kv_cache(shape, config)
+    # Prompts are padded on the left: a mask of a byte a pair, and the kernel makes numbers of it.
+    prefill = _forward(shape, prompts * length, config) + prompts * length**2 * (1 + config.element)
+    # The cache is copied layer by layer: when it grows from prompts to samples, and when ended samples leave it.
+    layer = cache // shape.layers
+    leaving = int(2 * STILL_ENOUGH * layer)
+    grouped = 0 if shape.heads == shape.kv_heads else layer * shape.heads // shape.kv_heads
+    logits = batch * shape.vocabulary * (config.element + draw)
+    if cache // batch * prompts + prefill > cache + max(leaving, grouped, logits):
+        return {"whole policy": gathered, "KV cache": cache // batch * prompts, "prefill": prefill}
+    return {"whole policy": gathered, "KV cache": cache, "a token's step": max(leaving, grouped, logits)}
+
+
+def _scoring(shape: Shape, policy: Network, config: PlanConfig) -> dict[str, int]:
+    layers = {"forward pass": _forward(shape, config.micro_batch, config)}
+    head = _head(shape, config, backward=False)
+    return _larger(layers, head) | _live(policy, config)
+
+
+def _forward(shape: Shape, tokens: int, config: PlanConfig) -> int:
     """What a forward pass without gradients has in hand at the widest place of a layer."""
     mlp = shape.inner * (3 if shape.gated else 2) * config.element + 2 * shape.hidden * config.element
     attention = (3 * shape.attention + 2 * shape.keys_and_values + 2 * shape.hidden) * config.element
-    return {"forward pass": tokens * max(mlp, attention, 8 * shape.hidden + 2 * shape.hidden * config.element)}
+    return tokens * max(mlp, attention, 8 * shape.hidden + 2 * shape.hidden * config.element)
 
 
-def _head(config: PlanConfig) -> dict[str, int]:
-    return {"LM head's chunks": HEAD_BUFFERS * config.head_chunk_mib << 20}
+def _head(shape: Shape, config: PlanConfig, *, backward: bool) -> dict[str, int]:
+    """The chunked LM head. Its rows are the response tokens of a micro-batch.
+
+    The two fp32 buffers of a chunk are `head_chunk_mib` together. In bf16 the product comes to it, a quarter, and
+    backward another copy of that size. The gradient of the head's own weights is summed in fp32; in bf16 a chunk's
+    part, and in the end the result, are beside it.
+    """
+    rows = config.micro_batch * config.max_new_tokens // config.longest
+    states = rows * shape.hidden * config.element
+    chunk = max(config.head_chunk_mib << 20, 8 * shape.vocabulary)
+    if config.precision == "bf16":
+        chunk += chunk // 4 * (2 if backward else 1)
+    items = {"LM head's chunk": chunk, "LM head's rows": states * (2 if backward else 1)}
+    if backward and not config.lora_rank:
+        items["LM head's gradient"] = shape.head * (6 if config.precision == "bf16" else 4)
+    return items
 
 
 def _live(network: Network, config: PlanConfig) -> dict[str, int]:
     """Weights that stage 3 has gathered at a time."""
-    return {"gathered weights": config.element * min(network.weights, LIVE) if config.zero_stage == 3 else 0}
+    return {"gathered weights": config.element * min(network.weights, LIVE) if config.stage == 3 else 0}
 
 
 def _bucket(network: Network, config: PlanConfig) -> int:
@@ -217,6 +304,10 @@ def _bucket(network: Network, config: PlanConfig) -> int:
     return config.element * (min(BUCKET, network.trained) if config.gpu == "cpu" else BUCKET)
 
 
+def _larger(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return one if sum(one.values()) >= sum(other.values()) else other
+
+
 def _share(size: int, config: PlanConfig) -> int:
     """One rank's part."""
-    return -(-size // config.gpus)
+    return -(-size // config.nproc_per_node)

@@ -31,8 +31,6 @@ class AssumedShares:
     """Of the bandwidth between ranks; nothing is hidden behind computation."""
     launch: float = 0.0006
     """Seconds a layer and token step that `transformers` spends on starting kernels; nothing on a processor."""
-    cache_passes: float = 3.0
-    """Times that a token step reads or writes the KV cache: attention reads it, and growing it copies it."""
     host_bandwidth: float = 50.0
     """GB/s of host memory for one rank's AdamW under `offload`."""
 
@@ -66,7 +64,7 @@ def speed(shape: Shape, config: PlanConfig, device: Device, assumed: AssumedShar
     sequences = config.problems_per_step * config.samples_per_problem if ppo else config.batch_size
     prompt = min(config.mean_prompt_tokens or config.max_prompt_tokens, config.max_prompt_tokens)
     response = min(config.mean_response_tokens or config.max_new_tokens, config.max_new_tokens)
-    mine = math.ceil(sequences / config.gpus)
+    mine = math.ceil(sequences / config.nproc_per_node)
     rank = _Rank(shape, config, device, assumed, mine, prompt, response)
     seconds: dict[str, float] = {}
     if ppo:
@@ -124,7 +122,9 @@ class _Rank:
         batches = math.ceil(self.sequences / config.sampling_batch)
         mean = self.prompt + config.max_new_tokens / 2
         cache = batch * mean * shape.layers * shape.keys_and_values * config.element
-        read = (shape.body + shape.head) * config.element + self.assumed.cache_passes * cache
+        # Grouped keys and values are copied for each query head where a batch has a mask; nothing else is copied.
+        passes = 1 if shape.heads == shape.kv_heads else 1 + 2 * shape.heads / shape.kv_heads
+        read = (shape.body + shape.head) * config.element + passes * cache
         work = 2 * batch * (shape.body + shape.head) + 4 * batch * mean * shape.attention * shape.layers
         launch = 0.0 if self.device.name == "cpu" else self.assumed.launch * shape.layers
         step = max(read / self.bandwidth, work / (self.peak * self.assumed.prefill), launch)
@@ -145,24 +145,28 @@ class _Rank:
         """AdamW, bound by memory; under offload in the host, with gradients and weights over PCIe."""
         config, seconds = self.config, 0.0
         for network in networks(self.shape, config):
-            mine = network.trained / (config.gpus if config.zero_stage else 1)
-            bandwidth = self.assumed.host_bandwidth * 1e9 if config.offload else self.bandwidth
-            travel = 2 * config.element * mine / (self.device.pcie * 1e9 * self.assumed.link) if config.offload else 0.0
+            mine = network.trained / (config.nproc_per_node if config.stage else 1)
+            bandwidth = self.assumed.host_bandwidth * 1e9 if config.offloads else self.bandwidth
+            # Gradients travel in fp32, weights come back in the training precision.
+            travel = (4 + config.element) * mine / (self.device.pcie * 1e9 * self.assumed.link)
+            travel = travel if config.offloads else 0.0
             seconds += self.optimiser_steps * (ADAM_BYTES * mine / bandwidth + travel)
         return seconds
 
     def communication(self) -> float:
         """Bytes that a rank sends, over the link: gradients, weights, and what stage 3 gathers for each pass."""
         config = self.config
-        part = (config.gpus - 1) / config.gpus
+        part = (config.nproc_per_node - 1) / config.nproc_per_node
         sent = 0.0
         for network in networks(self.shape, config):
             gradients, weights = config.element * network.trained, config.element * network.weights
             micro_batches = self.optimiser_steps * self.micro_batches(self.optimiser_steps // self.epochs)
-            if config.zero_stage < 2:
+            # An all-reduce sends twice what it reduces; stages 1 and 2 reduce so too, and then gather the new weights.
+            if config.stage == 0:
                 sent += self.optimiser_steps * 2 * gradients
-            elif config.zero_stage == 2:
-                sent += micro_batches * gradients + self.optimiser_steps * gradients
+            elif config.stage < 3:
+                reductions = self.optimiser_steps if config.stage == 1 else micro_batches
+                sent += (2 * reductions + self.optimiser_steps) * gradients
             else:
                 sent += micro_batches * (2 * weights + gradients)
                 if config.phase == "ppo":  # scoring; adapters are scored twice, once off

@@ -20,8 +20,8 @@ from stepcoder.plan.memory import Memory, memory, networks
 from stepcoder.plan.shape import Shape, shape_of
 from stepcoder.plan.speed import ASSUMED, Speed, speed
 
-MOST_GPUS = 64
-"""Most ranks that a refusal proposes."""
+MOST_GPUS = 8
+"""Most ranks that a refusal proposes: they are all in one machine."""
 SHOWN = 4
 """Largest items, and changes that help, in a refusal."""
 _PLAIN_WIDTH = 100
@@ -138,10 +138,10 @@ def _changes(config: PlanConfig) -> Iterator[dict[str, Any]]:
     for name, least in (("micro_batch_tokens", config.longest), ("sampling_batch", 1)):
         value = getattr(config, name)
         single += [{name: lower} for lower in (value // 2, value // 4) if lower >= least]
-    single += [{"zero_stage": stage} for stage in (2, 3) if stage > config.zero_stage]
-    counts = [config.gpus * 2**power for power in range(1, 7) if config.gpus * 2**power <= MOST_GPUS]
-    single += [{"gpus": count} for count in counts]
-    if config.zero_stage and not config.offload:
+    single += [{"zero_stage": stage} for stage in (2, 3) if stage > config.stage]
+    counts = [config.nproc_per_node * 2**power for power in (1, 2, 3) if config.nproc_per_node * 2**power <= MOST_GPUS]
+    single += [{"nproc_per_node": count} for count in counts]
+    if config.stage and not config.offload:
         single.append({"offload": True})
     if not config.lora_rank:
         single.append({"lora_rank": 16})
@@ -152,14 +152,14 @@ def _changes(config: PlanConfig) -> Iterator[dict[str, Any]]:
     smaller = {"zero_stage": 3, "sampling_batch": max(1, config.sampling_batch // 16)}
     for more in ({"offload": True}, {"lora_rank": config.lora_rank or 16}, {"offload": True, "lora_rank": 16}):
         yield smaller | more
-        yield from (smaller | more | {"gpus": count} for count in counts)
+        yield from (smaller | more | {"nproc_per_node": count} for count in counts)
 
 
 def _covers(smaller: Mapping[str, Any], change: Mapping[str, Any]) -> bool:
     """Whether a change does all that a smaller one does, on as many GPUs or more."""
-    if change.get("gpus", 0) < smaller.get("gpus", 0):
+    if change.get("nproc_per_node", 0) < smaller.get("nproc_per_node", 0):
         return False
-    return all(name == "gpus" or change.get(name) == value for name, value in smaller.items())
+    return all(name == "nproc_per_node" or change.get(name) == value for name, value in smaller.items())
 
 
 def _told(change: Mapping[str, Any]) -> str:
@@ -179,9 +179,10 @@ def _print(result: Plan) -> None:
         + ", ".join(f"{n.name} trains {n.trained / 1e9:.3f} B" for n in networks(shape, config))
     )
     console.print(
-        f"{config.gpus} × {config.gpu}, {config.precision}, zero_stage {config.zero_stage}"
+        f"{config.nproc_per_node} × {config.gpu}, {config.precision}, zero_stage {config.zero_stage}"
+        + (f" (inside {config.stage})" if config.stage != config.zero_stage else "")
         + (", gradient checkpointing" if config.gradient_checkpointing else "")
-        + (", offload" if config.offload else "")
+        + (", offload" if config.offloads else "")
         + (f", lora_rank {config.lora_rank}" if config.lora_rank else "")
     )
     table = Table(title="memory of a rank, GiB", title_justify="left", box=None, pad_edge=False)

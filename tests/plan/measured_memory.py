@@ -9,8 +9,10 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from stepcoder.model import attention
+from stepcoder.model.batch import pack
 from stepcoder.model.critic import Critic
-from stepcoder.model.load import without_dropout
+from stepcoder.model.load import PRECISION, without_dropout
 from stepcoder.model.policy import Policy
 from stepcoder.platform import engine
 
@@ -20,47 +22,48 @@ def status(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
 
 
-def trained(network: torch.nn.Module, stage: int) -> engine.Engine:
+def trained(network: torch.nn.Module, stage: int, precision: str) -> engine.Engine:
     return engine.Engine(
         network,
         learning_rate=1e-3,
         schedule=lambda step: 1.0,
         epsilon=1e-8,
         zero_stage=stage,
-        precision="fp32",
+        precision=precision,  # type: ignore[arg-type]
         max_gradient_norm=1.0,
         gradient_checkpointing=True,
     )
 
 
-def step(config: object, stage: int, tokens: int) -> tuple[object, ...]:
-    language_model = AutoModelForCausalLM.from_config(config)
-    reference = Policy(AutoModelForCausalLM.from_config(config))
-    backbone = AutoModelForCausalLM.from_config(config).base_model
-    critic = Critic(backbone, config.hidden_size)  # type: ignore[attr-defined]
-    policy = Policy(language_model)
+def step(config: object, stage: int, precision: str, tokens: int) -> tuple[object, ...]:
+    dtype = PRECISION[precision]
+    language_model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    reference = Policy(AutoModelForCausalLM.from_config(config, dtype=dtype), 1)
+    backbone = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention.NAME).base_model
+    critic = Critic(backbone, config.hidden_size).to(dtype)  # type: ignore[attr-defined]
+    policy = Policy(language_model, 1)
     for network in (policy, critic):
         without_dropout(network)
-    policy_engine, critic_engine = trained(policy, stage), trained(critic, stage)
-    ids = torch.arange(tokens).unsqueeze(0) % 100
-    mask, rows = torch.ones_like(ids), torch.arange(tokens - 8, tokens)
+    policy_engine, critic_engine = trained(policy, stage, precision), trained(critic, stage, precision)
+    half = list(range(tokens // 2))
+    packed = pack([half], [half], torch.device("cpu"))
     for _ in range(2):
-        policy_engine.step([lambda: -policy_engine(ids, mask, rows)[0].mean()])
-        critic_engine.step([lambda: critic_engine(ids, mask).square().mean()])
+        policy_engine.step([lambda: -policy_engine(packed)[0].mean()] * 2)
+        critic_engine.step([lambda: critic_engine(packed).square().mean()] * 2)
     return policy_engine, critic_engine, reference
 
 
-def main(folder: str, stage: int, tokens: int) -> None:
+def main(folder: str, stage: int, precision: str, tokens: int) -> None:
     torch.set_num_threads(1)
     engine.start()
     config = AutoConfig.from_pretrained(folder)
     small = AutoConfig.from_pretrained(folder, hidden_size=64, intermediate_size=64, num_hidden_layers=1, head_dim=8)
-    kept = step(small, stage, 16)  # what is imported and allocated at the first step is not the networks'
+    kept = step(small, stage, precision, 16)  # what is imported and allocated at the first step is not the networks'
     del kept
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
-    kept = step(config, stage, tokens)
+    kept = step(config, stage, precision, tokens)
     print("GROWTH", status("VmHWM") - before, "of", len(kept), "networks")
 
 
-main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+main(sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
