@@ -44,14 +44,14 @@ def configure(level: str | None = None) -> None:
     logger = logging.getLogger(ROOT)
     logger.handlers[:] = [handler]
     logger.setLevel(name if name in logging.getLevelNamesMapping() else "INFO")
-    if _rank():
+    if rank():
         logger.setLevel(max(logger.level, logging.WARNING))
     # Kubeflow's executor gives the root logger a handler too, and lines would come twice.
     logger.propagate = False
 
 
-def _rank() -> int:
-    """This process's number among those that train together; only rank 0 tells how the work goes."""
+def rank() -> int:
+    """This process's number among those that train together, from 0; only rank 0 tells how the work goes."""
     return int(os.environ.get("RANK") or 0)
 
 
@@ -90,8 +90,8 @@ class Log:
 
     def _write(self, level: int, event: str, values: dict[str, Any]) -> None:
         if self._logger.isEnabledFor(level):
-            rank = {"rank": number} if (number := _rank()) else {}
-            pairs = {"step": self._name, **rank, "event": event, **values}
+            own = {"rank": number} if (number := rank()) else {}
+            pairs = {"step": self._name, **own, "event": event, **values}
             self._logger.log(level, "%s", " ".join(f"{key}={quoted(value)}" for key, value in pairs.items()))
 
 
@@ -128,7 +128,7 @@ class Progress(Generic[T]):
 
     def __enter__(self) -> Self:
         self._started = self._written = time.monotonic()
-        if _console.is_terminal and not _rank():
+        if _console.is_terminal and not rank():
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(),

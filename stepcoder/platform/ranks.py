@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from stepcoder.platform.logs import get_logger
+from stepcoder.platform.logs import rank as rank
 
 T = TypeVar("T")
 
@@ -31,11 +32,6 @@ log = get_logger("ranks")
 
 _group: Any = None
 """The group over which objects travel: by gloo, whatever the tensors travel by."""
-
-
-def rank() -> int:
-    """This process's number among all, from 0."""
-    return int(os.environ.get("RANK") or 0)
 
 
 def local_rank() -> int:

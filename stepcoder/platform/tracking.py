@@ -18,8 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from stepcoder.errors import StepCoderError
-from stepcoder.platform import ranks
-from stepcoder.platform.logs import get_logger
+from stepcoder.platform import logs
 
 METRICS_NAME = "metrics.jsonl"
 RUN_ID = "STEPCODER_RUN_ID"
@@ -35,7 +34,7 @@ RETRY_SECONDS = 60.0
 BATCH = 500
 """Metrics in one request; MLflow takes at most 1,000."""
 
-log = get_logger("tracking")
+log = logs.get_logger("tracking")
 
 
 def home() -> Path:
@@ -188,7 +187,7 @@ class Tracker:
     def flush(self) -> None:
         """Sends what is queued. After a failure nothing is tried for `RETRY_SECONDS`, and nothing queued is lost."""
         self._flushed = time.monotonic()
-        if not ranks.is_main():
+        if logs.rank():
             self._metrics.clear()
             return
         if self._failed is not None and time.monotonic() - self._failed < RETRY_SECONDS:

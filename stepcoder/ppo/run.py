@@ -66,7 +66,7 @@ def train(config: PpoConfig) -> None:
         curriculum=_begin(config, dataset.train),
         beta=_inherited_beta(config),
     )
-    checkpoints = Checkpoints(config.checkpoints, identity(config, dataset))
+    checkpoints = Checkpoints(config.checkpoints, identity(config, dataset), keep=config.keep_checkpoints)
     with (
         output(config.out) as folder,
         output(config.out_critic) as critic_folder,
@@ -303,6 +303,8 @@ class _Stage:
     def _checkpoint(self, folder: Path, tracker: Tracker) -> None:
         self.policy_engine.save(folder, "policy")
         self.critic_engine.save(folder, "critic")
+        if not ranks.is_main():
+            return
         cccs.save(self.curriculum, folder / CURRICULUM_NAME)
         state = {"beta": self.beta, "moments": asdict(self.moments)}
         (folder / "state.json").write_text(json.dumps(state))
@@ -318,7 +320,8 @@ class _Stage:
         self.curriculum = cccs.load(place / CURRICULUM_NAME)
         state = json.loads((place / "state.json").read_text())
         self.beta, self.moments = state["beta"], Moments(**state["moments"])
-        shutil.copyfile(place / METRICS_NAME, tracker.folder / METRICS_NAME)
+        if ranks.is_main():
+            shutil.copyfile(place / METRICS_NAME, tracker.folder / METRICS_NAME)
         log.info("resumed", step=done, of=self.config.steps)
         return done
 

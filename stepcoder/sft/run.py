@@ -52,7 +52,9 @@ def train(config: SftConfig) -> None:
             inputs = {"dataset": dataset.digest, "base_model": model_digest(config.base_model)}
             settings = {name: value for name, value in config.depends_on.items() if name != "base_model"}
             checkpoints = Checkpoints(
-                config.checkpoints, {"step": "sft", "code_version": __version__, **inputs, **settings}
+                config.checkpoints,
+                {"step": "sft", "code_version": __version__, **inputs, **settings},
+                keep=config.keep_checkpoints,
             )
             policy = Policy(language_model, config.head_chunk_mib)
             trained, steps = _optimise(config, policy, examples, tracker, checkpoints)
@@ -118,12 +120,14 @@ def _optimise(
     if found := checkpoints.newest():
         done, place = found
         trained.load(place, "policy")
-        shutil.copyfile(place / METRICS_NAME, tracker.folder / METRICS_NAME)
+        if ranks.is_main():
+            shutil.copyfile(place / METRICS_NAME, tracker.folder / METRICS_NAME)
         log.info("resumed", step=done, of=total)
 
     def checkpoint(folder: Path) -> None:
         trained.save(folder, "policy")
-        shutil.copyfile(tracker.folder / METRICS_NAME, folder / METRICS_NAME)
+        if ranks.is_main():
+            shutil.copyfile(tracker.folder / METRICS_NAME, folder / METRICS_NAME)
 
     with progress(range(total), "sft") as bar:
         bar.advance(done)
