@@ -1,13 +1,17 @@
 """Causal attention over packed sequences, as an attention implementation of `transformers`.
 
-Sequences stand one behind the other in one row and see only themselves. Nothing is padded and no mask is made: on a
-GPU torch's variable-length kernel takes the row as it is, on a CPU neighbours of equal length are one batch.
+Sequences stand one behind the other in one row and see only themselves and, where they are responses, the prompt that
+they share with others. Nothing is padded: on a GPU torch's variable-length kernel takes the row as it is, on a CPU
+neighbours of equal shape are one batch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +21,54 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from stepcoder.errors import DataError
+
+Shape = tuple[int, tuple[int, ...]]
+"""Tokens of a prompt, and of each of its responses."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where in a row prompts and their responses stand: each prompt is followed by its responses."""
+
+    shapes: tuple[Shape, ...]
+
+    @classmethod
+    def of(cls, shapes: Sequence[Shape]) -> Layout:
+        """The layout of some shapes; a prompt with a single response is one ordinary sequence with it."""
+        return cls(tuple((prompt + rs[0], ()) if len(rs) == 1 else (prompt, rs) for prompt, rs in shapes))
+
+    @cached_property
+    def spans(self) -> _Spans:
+        """The layout for a variable-length kernel."""
+        queries, keys, tokens, begin = [], [], [], 0
+        for prompt, responses in self.shapes:
+            prefix = list(range(begin, begin + prompt))
+            begin += prompt
+            queries.append(prompt)
+            keys.append(prompt)
+            tokens += prefix
+            for response in filter(None, responses):
+                queries.append(response)
+                keys.append(prompt + response)
+                tokens += [*prefix, *range(begin, begin + response)]
+                begin += response
+        return _Spans(_begins(queries), _begins(keys), max(queries), max(keys), torch.tensor(tokens))
+
+
+class _Spans(NamedTuple):
+    """Queries and keys of each sequence: those of a response are its prompt's and its own."""
+
+    queries: Tensor
+    keys: Tensor
+    longest_query: int
+    longest_key: int
+    tokens: Tensor
+    """Which token of the row each key is."""
+
+
+def _begins(lengths: Sequence[int]) -> Tensor:
+    return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+
 
 NAME = "stepcoder_packed"
 
@@ -32,7 +84,7 @@ def packed_attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    lengths: tuple[int, ...] | None = None,
+    layout: Layout | None = None,
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
@@ -45,7 +97,7 @@ def packed_attention(
         value: like `key`.
         attention_mask: not used for packed sequences.
         scaling: factor on the scores.
-        lengths: tokens of each sequence in the row. None: an ordinary padded batch, as in generation.
+        layout: what stands where in the row. None: an ordinary padded batch, as in generation.
         sliding_window: how many tokens a token sees, itself included.
         **others: what `transformers` passes along.
 
@@ -55,52 +107,95 @@ def packed_attention(
     if strange := [name for name in _UNKNOWN if others.get(name) is not None]:
         raise DataError(f"{type(module).__name__} uses {', '.join(strange)}, which packed attention does not know")
     others.pop("dropout", None)
-    if lengths is None:
+    if layout is None:
         padded: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window, **others
         )
         return padded
     if query.device.type == "cuda" and query.dtype in (torch.bfloat16, torch.float16):
-        return _on_gpu(query, key, value, lengths, scaling, sliding_window), None
+        return _on_gpu(query, key, value, layout, scaling, sliding_window), None
     groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    states = [query[0], repeat_kv(key, groups)[0], repeat_kv(value, groups)[0]]
     pieces, begin = [], 0
-    for length, run in groupby(lengths):
-        count = sum(1 for _ in run)
-        part = slice(begin, begin + count * length)
-        # (1, heads, count * length, size) -> (count, heads, length, size), without a copy.
-        q, k, v = (
-            states[0, :, part].view(states.shape[1], count, length, -1).transpose(0, 1)
-            for states in (query, key, value)
-        )
-        windowed = sliding_window is not None and length > sliding_window
-        mask = _window(length, sliding_window, query.device) if windowed and sliding_window else None
-        out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
-        pieces.append(out.transpose(1, 2).reshape(count * length, *out.shape[1::2]))
-        begin += count * length
+    for (prompt, responses), run in groupby(layout.shapes):
+        count, tokens = sum(1 for _ in run), prompt + sum(responses)
+        # (heads, count * tokens, size) -> (count, heads, tokens, size), without a copy.
+        part = [
+            one[:, begin : begin + count * tokens].view(one.shape[0], count, tokens, -1).transpose(0, 1)
+            for one in states
+        ]
+        pieces.append(_attend_alike(part, prompt, responses, scaling, sliding_window))
+        begin += count * tokens
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).unsqueeze(0), None
 
 
+def _attend_alike(
+    states: Sequence[Tensor], prompt: int, responses: tuple[int, ...], scaling: float | None, window: int | None
+) -> Tensor:
+    """Attention of prompts and responses of one shape: `(count, heads, tokens, size)` each of query, key and value.
+
+    Returns:
+        `(count * tokens, heads, size)`.
+    """
+    query, key, value = states
+    count, heads = query.shape[:2]
+    mask = None if window is None or prompt <= window else _behind(prompt, 0, window, query.device)
+    q, k, v = (one[:, :, :prompt] for one in states)
+    out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
+    outs, begin = [out.transpose(1, 2)], prompt
+    for length, run in groupby(responses):
+        if not length:
+            continue
+        each = sum(1 for _ in run)
+        own = slice(begin, begin + each * length)
+        begin += each * length
+
+        def of_each(one: Tensor, own: slice = own, each: int = each, length: int = length) -> Tensor:
+            """(count, heads, each * length, size) -> (count, each, heads, length, size)."""
+            return one[:, :, own].reshape(count, heads, each, length, -1).transpose(1, 2)
+
+        q = of_each(query).reshape(count * each, heads, length, -1)
+        k, v = (
+            torch.cat(
+                [one[:, None, :, :prompt].expand(count, each, heads, prompt, one.shape[-1]), of_each(one)], 3
+            ).flatten(0, 1)
+            for one in (key, value)
+        )
+        out = scaled_dot_product_attention(
+            q, k, v, attn_mask=_behind(length, prompt, window, query.device), scale=scaling
+        )
+        # (count * each, heads, length, size) -> (count, each * length, heads, size)
+        outs.append(out.transpose(1, 2).reshape(count, each * length, heads, -1))
+    return torch.cat(outs, 1).flatten(0, 1)
+
+
 def _on_gpu(
-    query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], scaling: float | None, window: int | None
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, scaling: float | None, window: int | None
 ) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    begins = torch.tensor([0, *lengths]).cumsum(0).to(query.device, torch.int32, non_blocking=True)
-    q, k, v = (states[0].transpose(0, 1).contiguous() for states in (query, key, value))
-    left = -1 if window is None else window - 1
+    spans = layout.spans
+    queries, keys, index = (
+        part.to(query.device, non_blocking=True) for part in (spans.queries, spans.keys, spans.index)
+    )
+    q, k, v = (one[0].transpose(0, 1) for one in (query, key, value))
+    if len(tokens) > len(q):
+        k, v = k[tokens], v[tokens]
+    # Where there are more keys than queries, the last query sees all of them: the kernel aligns them at their ends.
     out = varlen_attn(
-        q, k, v, begins, begins, max(lengths), max(lengths),
-        scale=scaling, window_size=(left, 0), enable_gqa=query.shape[1] != key.shape[1],
+        q.contiguous(), k.contiguous(), v.contiguous(), queries, keys, spans.longest_query, spans.longest_key,
+        scale=scaling, window_size=(-1 if window is None else window - 1, 0), enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
     assert isinstance(out, Tensor)
     return out.unsqueeze(0)
 
 
-def _window(length: int, window: int, device: torch.device) -> Tensor:
-    places = torch.arange(length, device=device)
-    behind = places.unsqueeze(1) - places
-    return (behind >= 0) & (behind < window)
+@lru_cache(maxsize=1024)
+def _behind(length: int, prefix: int, window: int | None, device: torch.device) -> Tensor:
+    """Which keys each query of a sequence sees, `(length, prefix + length)`: those before it, and itself."""
+    queries = torch.arange(prefix, prefix + length, device=device).unsqueeze(1)
+    distance = queries - torch.arange(prefix + length, device=device)
+    return (distance >= 0) & (distance < (window or prefix + length))
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:

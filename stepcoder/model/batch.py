@@ -1,4 +1,9 @@
-"""From sequences of ids to micro-batches without padding: sequences stand one behind the other in a single row."""
+"""From prompts and responses to micro-batches: nothing is padded, and samples of a prompt share its tokens.
+
+Sequences stand one behind the other in a single row. A prompt that several responses belong to stands there once,
+before them; each response sees the prompt and itself. So a prompt with 16 samples costs its tokens once and not 16
+times, forward and backward.
+"""
 
 from __future__ import annotations
 
@@ -9,41 +14,75 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from stepcoder.model.attention import Layout
+
+Group = tuple[Sequence[int], Sequence[Sequence[int]]]
+"""Ids of a prompt, and ids of each of its responses."""
+
 
 @dataclass(frozen=True)
 class Packed:
     """Prompts and responses of one micro-batch, one behind the other."""
 
     input_ids: Int[Tensor, " length"]
+    """Of each response all but the last token: nothing comes after it that it could tell something about."""
     position_ids: Int[Tensor, " length"]
-    """From 0 in each sequence."""
-    lengths: tuple[int, ...]
-    """Tokens of each sequence; they sum up to `length`."""
+    layout: Layout
     rows: Int[Tensor, " tokens"]
-    """Indices into `length` of the response tokens, sequence after sequence; none is the first of its sequence."""
+    """For each response token, response after response, the index into `length` of the token before it."""
+    targets: Int[Tensor, " tokens"]
+    """Ids of the response tokens."""
 
 
-def pack(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], device: torch.device) -> Packed:
-    """Joins each prompt with its response, and all of them into one row.
+def pack(groups: Sequence[Group], device: torch.device) -> Packed:
+    """Packs prompts with their responses.
 
     Args:
-        prompts: ids of each prompt; none is empty.
-        responses: ids of each response.
+        groups: prompts and responses; none of them is empty.
         device: where the tensors go.
     """
     ids: list[int] = []
     positions: list[int] = []
     rows: list[int] = []
-    lengths = []
-    for prompt, response in zip(prompts, responses, strict=True):
-        length = len(prompt) + len(response)
-        rows.extend(range(len(ids) + len(prompt), len(ids) + length))
+    targets: list[int] = []
+    shapes = []
+    for prompt, responses in groups:
+        end_of_prompt = len(ids) + len(prompt) - 1
         ids.extend(prompt)
-        ids.extend(response)
-        positions.extend(range(length))
-        lengths.append(length)
-    whole = torch.tensor([ids, positions], dtype=torch.long).to(device)
-    return Packed(whole[0], whole[1], tuple(lengths), torch.tensor(rows, dtype=torch.long).to(device))
+        positions.extend(range(len(prompt)))
+        for response in responses:
+            rows.append(end_of_prompt)
+            rows.extend(range(len(ids), len(ids) + len(response) - 1))
+            ids.extend(response[:-1])
+            positions.extend(range(len(prompt), len(prompt) + len(response) - 1))
+            targets.extend(response)
+        shapes.append((len(prompt), tuple(len(response) - 1 for response in responses)))
+    inputs = torch.tensor([ids, positions], dtype=torch.long).to(device)
+    scored = torch.tensor([rows, targets], dtype=torch.long).to(device)
+    return Packed(inputs[0], inputs[1], Layout.of(shapes), scored[0], scored[1])
+
+
+def units(prompts: Sequence[Sequence[int]], lengths: Sequence[int], budget: int) -> tuple[list[list[int]], list[int]]:
+    """Neighbours with the same prompt, which share its tokens as far as a budget allows.
+
+    Args:
+        prompts: of each sample.
+        lengths: response tokens of each sample.
+        budget: most tokens of a unit; a sample that is longer with its prompt is a unit of its own.
+
+    Returns:
+        Indices of the samples of each unit, in order, and the tokens of each unit.
+    """
+    found: list[list[int]] = []
+    tokens: list[int] = []
+    for index, (prompt, length) in enumerate(zip(prompts, lengths, strict=True)):
+        if found and tokens[-1] + length <= budget and prompts[found[-1][0]] == prompt:
+            found[-1].append(index)
+            tokens[-1] += length
+        else:
+            found.append([index])
+            tokens.append(len(prompt) + length)
+    return found, tokens
 
 
 def micro_batches(lengths: Sequence[int], budget: int, count: int = 0) -> list[list[int]]:

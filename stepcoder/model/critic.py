@@ -36,8 +36,7 @@ class Critic(nn.Module):
 
         It is that of the state before the token.
         """
-        hidden = states(self.backbone, packed)[packed.rows - 1]
-        values: Tensor = self.value_head(hidden).squeeze(-1).float()
+        values: Tensor = self.value_head(states(self.backbone, packed)).squeeze(-1).float()
         return values
 
     def gradient_checkpointing_enable(self, **options: Any) -> None:

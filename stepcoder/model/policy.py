@@ -42,26 +42,27 @@ class Policy(nn.Module):
             temperature: sampling temperature; logits are divided by it.
 
         Returns:
-            Log-prob and entropy of each of `packed.rows`. The log-prob of a token comes from the state before it.
+            Log-prob and entropy of each of `packed.targets`; they come from the state before it.
         """
-        hidden = states(self.language_model.base_model, packed)
-        log_probs, entropy = self.head(hidden[packed.rows - 1], packed.input_ids[packed.rows], temperature)
-        return log_probs, entropy
+        scored: tuple[Tensor, Tensor] = self.head(
+            states(self.language_model.base_model, packed), packed.targets, temperature
+        )
+        return scored
 
     def gradient_checkpointing_enable(self) -> None:
         """Passes the setting on to the language model."""
         self.language_model.gradient_checkpointing_enable()
 
 
-def states(backbone: nn.Module, packed: Packed) -> Float[Tensor, "length hidden"]:
-    """The last hidden state of every token of packed sequences."""
+def states(backbone: nn.Module, packed: Packed) -> Float[Tensor, "tokens hidden"]:
+    """The hidden state before every response token."""
     output = backbone(
         input_ids=packed.input_ids.unsqueeze(0),
         position_ids=packed.position_ids.unsqueeze(0),
         use_cache=False,
-        lengths=packed.lengths,
+        layout=packed.layout,
     )
-    hidden: Tensor = output.last_hidden_state[0]
+    hidden: Tensor = output.last_hidden_state[0, packed.rows]
     return hidden
 
 
@@ -72,12 +73,19 @@ def check_packing(model: PreTrainedModel) -> None:
     Raises:
         DataError: hidden states or logits of packed sequences are not those of the sequences by themselves.
     """
-    ids = torch.arange(1, 13, device=model.device) % model.get_input_embeddings().weight.shape[0]
-    parts = ids.split([3, 4, 5])
-    alone = torch.cat([model(input_ids=part.unsqueeze(0), use_cache=False).logits[0] for part in parts])
+    vocabulary = model.get_input_embeddings().weight.shape[0]
+    a, b, c, d = ([index % vocabulary for index in range(begin, begin + 3)] for begin in (1, 4, 7, 10))
+    # A prompt with two responses, and one with one.
+    sequences = [[*a, *b], [*a, *c], [*c, *d]]
+    alone = torch.cat(
+        [
+            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, 2:-1]
+            for ids in sequences
+        ]
+    )
     try:
         model.set_attn_implementation(attention.NAME)
-        packed = pack([part[:1].tolist() for part in parts], [part[1:].tolist() for part in parts], model.device)
+        packed = pack([(a, [b, c]), (c, [d])], model.device)
         ours = model.get_output_embeddings()(states(model.base_model, packed))
     except (ValueError, TypeError, AttributeError) as error:
         what = f"{model.name_or_path}: {type(model).__name__}"

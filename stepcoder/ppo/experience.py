@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from stepcoder.masks import executed_bytes, policy_loss_mask
-from stepcoder.model.batch import Packed, micro_batches, pack
+from stepcoder.model.batch import Packed, micro_batches, pack, units
 from stepcoder.model.load import device
 from stepcoder.platform import ranks
 from stepcoder.ppo.config import PpoConfig
@@ -55,10 +55,15 @@ class Experience:
     returns: Float[Tensor, "batch response"]
     """From the advantages before whitening."""
 
-    def packed(self, group: Sequence[int]) -> Packed:
-        """The ids of some samples as a micro-batch."""
-        chosen = [self.samples[index] for index in group]
-        return pack([s.prompt_ids for s in chosen], [s.response_ids for s in chosen], device())
+    def packed(self, unit_list: Sequence[Sequence[int]]) -> Packed:
+        """The ids of some samples as a micro-batch; those of a unit share their prompt."""
+        return pack(
+            [
+                (self.samples[unit[0]].prompt_ids, [self.samples[index].response_ids for index in unit])
+                for unit in unit_list
+            ],
+            device(),
+        )
 
 
 Network = Callable[[Packed], tuple[Tensor, ...]]
@@ -78,21 +83,26 @@ def score(
         critic: values under the critic before this step's update.
         budget: tokens of one forward pass.
     """
-    lengths = [len(one.prompt_ids) + len(one.response_ids) for one in roll_outs]
+    together, tokens = units(
+        [one.prompt_ids for one in roll_outs], [len(one.response_ids) for one in roll_outs], budget
+    )
     # With ZeRO stage 3 a forward pass needs all ranks, so all make the same number; an empty one takes one token.
-    groups = micro_batches(lengths, budget, ranks.largest(len(micro_batches(lengths, budget))))
+    groups = micro_batches(tokens, budget, ranks.largest(len(micro_batches(tokens, budget))))
     scored: dict[int, Scores] = {}
     for group in groups:
-        chosen = [roll_outs[index] for index in group]
-        packed = pack([one.prompt_ids for one in chosen], [one.response_ids for one in chosen], device())
-        if not group:
-            packed = pack([[0]], [[0]], device())
+        chosen = [together[place] for place in group]
+        packed = pack(
+            [(roll_outs[unit[0]].prompt_ids, [roll_outs[index].response_ids for index in unit]) for unit in chosen]
+            or [([0], [[0]])],
+            device(),
+        )
         (log_probs, entropy), (reference_log_probs, _), (values,) = policy(packed), reference(packed), critic(packed)
-        sizes = [len(one.response_ids) for one in chosen]
-        if group:
+        if chosen:
+            rows = [index for unit in chosen for index in unit]
+            sizes = [len(roll_outs[index].response_ids) for index in rows]
             whole = (log_probs, entropy, reference_log_probs, values)
             parts = [torch.split(numbers.cpu(), sizes) for numbers in whole]
-            scored |= {index: Scores(*rows) for index, *rows in zip(group, *parts, strict=True)}
+            scored |= {index: Scores(*numbers) for index, *numbers in zip(rows, *parts, strict=True)}
     return [scored[index] for index in range(len(roll_outs))]
 
 

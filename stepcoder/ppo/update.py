@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from stepcoder.model.batch import shared_out
+from stepcoder.model.batch import Packed, shared_out, units
 from stepcoder.model.seeds import permutation
 from stepcoder.platform import engine, ranks
 from stepcoder.ppo.config import PpoConfig
@@ -45,17 +46,18 @@ def update(
         one, the mean gradient norms before clipping, and how many optimiser steps were skipped.
     """
     count = len(experience.samples)
+    prompts = [list(run) for _, run in groupby(range(count), key=lambda index: experience.samples[index].prompt_ids)]
     sums = _Sums()
     steps: dict[str, list[engine.Step]] = {"policy": [], "critic": []}
     minibatches = 0
     for epoch in range(config.ppo_epochs):
-        order = permutation(count, "mini-batches", seed, epoch)
+        # Samples of a prompt stay together, since they share its tokens.
+        order = [index for turn in permutation(len(prompts), "mini-batches", seed, epoch) for index in prompts[turn]]
         size = -(-count // config.minibatches)
         for begin in range(0, count, size):
             chosen = order[begin : begin + size]
             losses = _MinibatchLosses(experience, chosen, config, sums, first=minibatches == 0)
-            groups = shared_out(losses.lengths, config.micro_batch_tokens, ranks.count())[ranks.rank()]
-            mine = [[chosen[i] for i in group] for group in groups]
+            mine = losses.micro_batches(config.micro_batch_tokens)
             if policy is not None and losses.policy_tokens:
                 steps["policy"].append(policy.step([losses.policy(policy, group) for group in mine]))
             steps["critic"].append(critic.step([losses.critic(critic, group) for group in mine]))
@@ -86,21 +88,27 @@ class _MinibatchLosses:
         self, experience: Experience, chosen: Sequence[int], config: PpoConfig, sums: _Sums, *, first: bool
     ) -> None:
         self.experience, self.config, self.sums, self.first = experience, config, sums, first
-        self.lengths = [len(s.prompt_ids) + s.tokens for s in (experience.samples[i] for i in chosen)]
         self.chosen = list(chosen)
         # Denominators are those of the whole optimiser step on all ranks.
         self.response_tokens = int(experience.response_mask[self.chosen].sum())
         self.policy_tokens = int(experience.policy_mask[self.chosen].sum())
 
-    def policy(self, network: engine.Engine, group: Sequence[int]) -> Callable[[], Tensor]:
+    def micro_batches(self, budget: int) -> list[list[list[int]]]:
+        """This rank's micro-batches: of each its units of samples that share a prompt."""
+        samples = [self.experience.samples[index] for index in self.chosen]
+        together, tokens = units([one.prompt_ids for one in samples], [one.tokens for one in samples], budget)
+        groups = shared_out(tokens, budget, ranks.count())[ranks.rank()]
+        return [[[self.chosen[place] for place in together[unit]] for unit in group] for group in groups]
+
+    def policy(self, network: engine.Engine, group: Sequence[Sequence[int]]) -> Callable[[], Tensor]:
         """The policy loss of a micro-batch, to be computed when its turn comes."""
         config = self.config
         executed = config.policy_denominator == "executed"
         denominator = self.policy_tokens if executed else self.response_tokens
 
         def loss() -> Tensor:
-            rows, valid = self._rows(group)
-            new, _ = network(self.experience.packed(rows), config.temperature)
+            packed, rows, valid = self._packed(group)
+            new, _ = network(packed, config.temperature)
             old = self.experience.log_probs[rows][valid]
             mask = self.experience.policy_mask[rows][valid] & bool(group)
             value, clipped = policy_loss(
@@ -121,15 +129,15 @@ class _MinibatchLosses:
 
         return loss
 
-    def critic(self, network: engine.Engine, group: Sequence[int]) -> Callable[[], Tensor]:
+    def critic(self, network: engine.Engine, group: Sequence[Sequence[int]]) -> Callable[[], Tensor]:
         """The value loss of a micro-batch, to be computed when its turn comes."""
         config = self.config
         masked = config.mask_value_loss and self.policy_tokens > 0
         denominator = self.policy_tokens if masked else self.response_tokens
 
         def loss() -> Tensor:
-            rows, valid = self._rows(group)
-            values = network(self.experience.packed(rows))
+            packed, rows, valid = self._packed(group)
+            values = network(packed)
             mask = self.experience.policy_mask if masked else self.experience.response_mask
             value = config.value_loss_weight * value_loss(
                 values,
@@ -144,10 +152,11 @@ class _MinibatchLosses:
 
         return loss
 
-    def _rows(self, group: Sequence[int]) -> tuple[list[int], Tensor]:
-        """The samples of a micro-batch, and where their tokens are.
+    def _packed(self, group: Sequence[Sequence[int]]) -> tuple[Packed, list[int], Tensor]:
+        """A micro-batch, its samples, and where their tokens are.
 
         A rank without a share takes part in the passes that the others make: with one sample, all of it masked.
         """
-        rows = list(group) or self.chosen[:1]
-        return rows, self.experience.response_mask[rows]
+        unit_list = list(group) or [self.chosen[:1]]
+        rows = [index for unit in unit_list for index in unit]
+        return self.experience.packed(unit_list), rows, self.experience.response_mask[rows]

@@ -154,7 +154,7 @@ def _step(trained: engine.Engine, examples: Sequence[Example], config: SftConfig
             nonlocal total
             # A rank without a share takes part with one example that counts nothing.
             chosen = [examples[index] for index in group] or examples[:1]
-            log_probs, _ = trained(pack([prompt for prompt, _ in chosen], [target for _, target in chosen], device()))
+            log_probs, _ = trained(pack([(prompt, [target]) for prompt, target in chosen], device()))
             value: Tensor = -log_probs.sum() * bool(group) / tokens
             total += value.item()
             return value

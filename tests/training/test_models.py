@@ -95,7 +95,7 @@ def test_sampled_tokens_are_as_likely_as_their_scored_log_probs_say(
     policy = Policy(model)
     size = model.config.vocab_size
     with torch.no_grad():
-        log_probs, _ = policy(pack([[5, 6, 7]] * size, [[index] for index in range(size)], torch.device("cpu")), 0.8)
+        log_probs, _ = policy(pack([([5, 6, 7], [[index] for index in range(size)])], torch.device("cpu")), 0.8)
     expected = log_probs.exp()
     assert expected.sum().item() == pytest.approx(1, abs=1e-4)
     frequency = torch.bincount(tokens, minlength=size) / len(tokens)
