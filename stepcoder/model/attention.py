@@ -175,8 +175,8 @@ def _on_gpu(
     from torch.nn.attention.varlen import varlen_attn
 
     spans = layout.spans
-    queries, keys, index = (
-        part.to(query.device, non_blocking=True) for part in (spans.queries, spans.keys, spans.index)
+    queries, keys, tokens = (
+        part.to(query.device, non_blocking=True) for part in (spans.queries, spans.keys, spans.tokens)
     )
     q, k, v = (one[0].transpose(0, 1) for one in (query, key, value))
     if len(tokens) > len(q):

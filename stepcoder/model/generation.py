@@ -105,8 +105,10 @@ class TransformersGenerator:
         # 1. One prefill a prompt, padded on the left; its samples go on from copies of its cache.
         ids, seen = self._padded([requests[index].prompt_ids for index, _ in batch])
         cache = _roomy_cache(model, ids.shape[1] + longest)
+        # Without padding there is nothing to mask, except what a sliding window leaves behind.
+        masked = bool((seen == 0).any()) or getattr(model.config.get_text_config(), "sliding_window", None)
         positions = seen.cumsum(1).sub(1).clamp(min=0)
-        logits = self._logits(ids, seen, positions, cache)
+        logits = self._logits(ids, seen if masked else None, positions, cache)
         copies = torch.tensor([len(numbers) for _, numbers in batch], device=device)
         origin = torch.arange(len(batch), device=device).repeat_interleave(copies)
         rows = [Response(index, number) for index, numbers in batch for number in numbers]
@@ -142,9 +144,10 @@ class TransformersGenerator:
                 drawn, seen, position, uniform = drawn[kept], seen[kept], position[kept], uniform[kept]
                 going = [going[place] for place in ongoing]
             position = position + 1
-            logits = self._logits(drawn.unsqueeze(1), seen[:, : ids.shape[1] + step + 1], position, cache)
+            so_far = seen[:, : ids.shape[1] + step + 1] if masked else None
+            logits = self._logits(drawn.unsqueeze(1), so_far, position, cache)
 
-    def _logits(self, ids: Tensor, seen: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+    def _logits(self, ids: Tensor, seen: Tensor | None, positions: Tensor, cache: DynamicCache) -> Tensor:
         """Logits after the last of the ids."""
         output = self.model(
             input_ids=ids,
@@ -187,11 +190,10 @@ def draw(
         # The smallest set with at least that probability: what comes before a token in it has less.
         probabilities = probabilities * (probabilities.cumsum(-1) - probabilities < sampling.top_p)
     sums = probabilities.cumsum(-1)
-    total = sums[:, -1:].contiguous()
-    place = torch.searchsorted(sums, uniform.float().unsqueeze(1) * total, right=True)
-    # Rounding may lead one beyond the last token with any probability.
-    possible = torch.searchsorted(sums, total)
-    place = torch.minimum(place, possible)
+    total = sums[:, -1:]
+    # Rounding may lift it to the total, beyond the last token with any probability.
+    wanted = torch.minimum(uniform.float().unsqueeze(1) * total, torch.nextafter(total, torch.zeros_like(total)))
+    place = torch.searchsorted(sums, wanted, right=True)
     log_probs = (probabilities.gather(1, place) / total).log().squeeze(1)
     return (place if order is None else order.gather(1, place)).squeeze(1), log_probs
 

@@ -1,7 +1,7 @@
 """Log-probs and entropy through the LM head in chunks of rows: the logits of a whole batch never exist.
 
-Forward keeps the hidden states and one number a row; backward computes each chunk's logits again. The chunk's buffers
-are used over and over, and small ones stay in the cache, which pays for the second product.
+Where all rows fit into one chunk, their probabilities are kept for the backward pass. Where they do not, forward keeps
+the hidden states and one number a row, and backward computes each chunk's logits again.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class _Chunked(torch.autograd.Function):
         chosen = torch.empty(len(hidden), device=hidden.device)
         normaliser, entropy = torch.empty_like(chosen), torch.empty_like(chosen)
         buffers = _Buffers(hidden, weight, rows)
+        kept = None
         for part in _parts(len(hidden), rows):
             logits, powers = buffers.logits(hidden[part], weight, bias, temperature)
             torch.gather(logits, 1, targets[part].unsqueeze(1), out=chosen[part].unsqueeze(1))
@@ -64,10 +65,11 @@ class _Chunked(torch.autograd.Function):
             torch.exp(logits, out=powers)
             total = powers.sum(1)
             # H = log sum exp(l) - sum p l, with l relative to the largest.
-            mean = torch.linalg.vecdot(powers, logits) / total
-            entropy[part] = total.log() - mean
+            entropy[part] = total.log() - logits.mul_(powers).sum(1) / total
             normaliser[part] = total.log() + largest.squeeze(1)
-        ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
+            if len(hidden) <= rows:
+                kept = powers.div_(total.unsqueeze(1))
+        ctx.save_for_backward(hidden, weight, bias, targets, normaliser, kept)
         ctx.temperature, ctx.rows = temperature, rows
         ctx.mark_non_differentiable(entropy)
         return chosen - normaliser, entropy
@@ -75,22 +77,25 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, normaliser = ctx.saved_tensors
+        hidden, weight, bias, targets, normaliser, kept = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         to_hidden = torch.empty_like(hidden) if needs_hidden else None
         # In float32, so that many chunks add up without rounding in between.
         to_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         to_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias else None
-        buffers = _Buffers(hidden, weight, ctx.rows)
+        buffers = _Buffers(hidden, weight, ctx.rows) if kept is None else None
         for part in _parts(len(hidden), ctx.rows):
-            logits, _ = buffers.logits(hidden[part], weight, bias, ctx.temperature)
             # d log p_y / d logits = onehot(y) - p, and the logits were divided by the temperature.
             scale = gradient[part].float().unsqueeze(1) / ctx.temperature
-            logits.sub_(normaliser[part].unsqueeze(1)).exp_().mul_(-scale)
-            logits.scatter_add_(1, targets[part].unsqueeze(1), scale)
+            if buffers is None:
+                to_logits = kept * -scale
+            else:
+                logits, _ = buffers.logits(hidden[part], weight, bias, ctx.temperature)
+                to_logits = logits.sub_(normaliser[part].unsqueeze(1)).exp_().mul_(-scale)
+            to_logits.scatter_add_(1, targets[part].unsqueeze(1), scale)
             if to_bias is not None:
-                to_bias += logits.sum(0)
-            exact = logits.to(weight.dtype)
+                to_bias += to_logits.sum(0)
+            exact = to_logits.to(weight.dtype)
             if to_hidden is not None:
                 torch.mm(exact, weight, out=to_hidden[part])
             if to_weight is not None and weight.dtype == torch.float32:

@@ -77,12 +77,8 @@ def check_packing(model: PreTrainedModel) -> None:
     a, b, c, d = ([index % vocabulary for index in range(begin, begin + 3)] for begin in (1, 4, 7, 10))
     # A prompt with two responses, and one with one.
     sequences = [[*a, *b], [*a, *c], [*c, *d]]
-    alone = torch.cat(
-        [
-            model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits[0, 2:-1]
-            for ids in sequences
-        ]
-    )
+    whole = (torch.tensor([ids], device=model.device) for ids in sequences)
+    alone = torch.cat([model(input_ids=ids, use_cache=False).logits[0, 2:-1] for ids in whole])
     try:
         model.set_attn_implementation(attention.NAME)
         packed = pack([(a, [b, c]), (c, [d])], model.device)

@@ -83,9 +83,8 @@ def score(
         critic: values under the critic before this step's update.
         budget: tokens of one forward pass.
     """
-    together, tokens = units(
-        [one.prompt_ids for one in roll_outs], [len(one.response_ids) for one in roll_outs], budget
-    )
+    lengths = [len(one.response_ids) for one in roll_outs]
+    together, tokens = units([one.prompt_ids for one in roll_outs], lengths, budget)
     # With ZeRO stage 3 a forward pass needs all ranks, so all make the same number; an empty one takes one token.
     groups = micro_batches(tokens, budget, ranks.largest(len(micro_batches(tokens, budget))))
     scored: dict[int, Scores] = {}
