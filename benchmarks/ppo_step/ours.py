@@ -132,9 +132,9 @@ class OurStep:
         policy, critic = self.engines
         scores = score(
             cast(list[Rollout], samples),
-            lambda packed: policy(packed, config.temperature),
+            lambda packed: policy(packed, config.temperature, entropy=True),
             lambda packed: self.reference(packed, config.temperature),
-            lambda packed: (critic(packed),),
+            critic,
             config.micro_batch_tokens,
         )
         rewards = [float(index % 2) for index in range(len(samples))]

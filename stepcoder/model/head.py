@@ -30,31 +30,45 @@ class ScoringHead(nn.Module):
         self.chunk_mib = chunk_mib
 
     def forward(
-        self, hidden: Float[Tensor, "tokens hidden"], targets: Int[Tensor, " tokens"], temperature: float
-    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
-        """Log-prob of each target and entropy of its distribution, in float32.
+        self,
+        hidden: Float[Tensor, "tokens hidden"],
+        targets: Int[Tensor, " tokens"],
+        temperature: float,
+        *,
+        entropy: bool = False,
+    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"] | None]:
+        """Log-prob of each target and, if wanted, entropy of its distribution, in float32.
 
         Args:
             hidden: the state before each target.
             targets: token ids.
             temperature: logits are divided by it.
+            entropy: whether it is wanted; it has no gradient.
         """
         rows = max(1, int(self.chunk_mib * 2**20 / (4 * _BUFFERS * self.weight.shape[0])))
-        scored: tuple[Tensor, Tensor] = _Chunked.apply(  # type: ignore[no-untyped-call]
-            hidden, self.weight, self.bias, targets, temperature, rows
+        scored: tuple[Tensor, Tensor | None] = _Chunked.apply(  # type: ignore[no-untyped-call]
+            hidden, self.weight, self.bias, targets, temperature, rows, entropy
         )
         return scored
 
 
 class _Chunked(torch.autograd.Function):
-    """`log softmax(hidden @ weight^T / temperature)[target]`; the entropy carries no gradient."""
+    """`log softmax(hidden @ weight^T / temperature)[target]`, and the entropy."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, rows: int
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        rows: int,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         chosen = torch.empty(len(hidden), device=hidden.device)
-        normaliser, entropy = torch.empty_like(chosen), torch.empty_like(chosen)
+        normaliser = torch.empty_like(chosen)
+        entropy = torch.empty_like(chosen) if with_entropy else None
         buffers = _Buffers(hidden, weight, rows)
         kept = None
         for part in _parts(len(hidden), rows):
@@ -64,19 +78,21 @@ class _Chunked(torch.autograd.Function):
             logits.sub_(largest)
             torch.exp(logits, out=powers)
             total = powers.sum(1)
-            # H = log sum exp(l) - sum p l, with l relative to the largest.
-            entropy[part] = total.log() - logits.mul_(powers).sum(1) / total
+            if entropy is not None:
+                # H = log sum exp(l) - sum p l, with l relative to the largest.
+                entropy[part] = total.log() - logits.mul_(powers).sum(1) / total
             normaliser[part] = total.log() + largest.squeeze(1)
             if len(hidden) <= rows:
                 kept = powers.div_(total.unsqueeze(1))
         ctx.save_for_backward(hidden, weight, bias, targets, normaliser, kept)
         ctx.temperature, ctx.rows = temperature, rows
-        ctx.mark_non_differentiable(entropy)
+        if entropy is not None:
+            ctx.mark_non_differentiable(entropy)
         return chosen - normaliser, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normaliser, kept = ctx.saved_tensors
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         to_hidden = torch.empty_like(hidden) if needs_hidden else None
@@ -103,7 +119,7 @@ class _Chunked(torch.autograd.Function):
             elif to_weight is not None:
                 to_weight += exact.T @ hidden[part]
         to_weight = None if to_weight is None else to_weight.to(weight.dtype)
-        return to_hidden, to_weight, None if to_bias is None else to_bias.to(bias.dtype), None, None, None
+        return to_hidden, to_weight, None if to_bias is None else to_bias.to(bias.dtype), None, None, None, None
 
 
 class _Buffers:

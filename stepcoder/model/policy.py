@@ -33,20 +33,20 @@ class Policy(nn.Module):
         self.head = ScoringHead(language_model.get_output_embeddings(), head_chunk_mib)
 
     def forward(
-        self, packed: Packed, temperature: float = 1.0
-    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
-        """Log-prob and entropy of the response tokens under the sampling distribution, in float32.
+        self, packed: Packed, temperature: float = 1.0, *, entropy: bool = False
+    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"] | None]:
+        """Log-prob of the response tokens, and entropy, under the sampling distribution, in float32.
 
         Args:
             packed: sequences.
             temperature: sampling temperature; logits are divided by it.
+            entropy: whether it is wanted; it has no gradient.
 
         Returns:
-            Log-prob and entropy of each of `packed.targets`; they come from the state before it.
+            Log-prob and, if wanted, entropy of each of `packed.targets`; they come from the state before it.
         """
-        scored: tuple[Tensor, Tensor] = self.head(
-            states(self.language_model.base_model, packed), packed.targets, temperature
-        )
+        hidden = states(self.language_model.base_model, packed)
+        scored: tuple[Tensor, Tensor | None] = self.head(hidden, packed.targets, temperature, entropy=entropy)
         return scored
 
     def gradient_checkpointing_enable(self) -> None:

@@ -183,7 +183,8 @@ class Engine:
                 "steps_per_print": 10**9,
             },
         )
-
+        if stage == 0 and ranks.count() == 1:
+            self.engine.enable_backward_allreduce = False  # It would copy all gradients to itself.
         self._begin_state(optimiser)
 
     def _begin_state(self, optimiser: torch.optim.Optimizer) -> None:

@@ -66,20 +66,22 @@ class Experience:
         )
 
 
-Network = Callable[[Packed], tuple[Tensor, ...]]
-"""One or more numbers for each response token of a micro-batch, sequence after sequence."""
+LogProbs = Callable[[Packed], tuple[Tensor, Tensor | None]]
+"""Log-prob and, if it is asked for, entropy of each response token of a micro-batch."""
+Values = Callable[[Packed], Tensor]
+"""Value of each response token of a micro-batch."""
 
 
 @torch.no_grad()
 def score(
-    roll_outs: Sequence[Rollout], policy: Network, reference: Network, critic: Network, budget: int
+    roll_outs: Sequence[Rollout], policy: LogProbs, reference: LogProbs, critic: Values, budget: int
 ) -> list[Scores]:
     """What the three networks say of this rank's roll-outs; their programs may still be judged meanwhile.
 
     Args:
         roll_outs: with responses that are not empty.
         policy: log-probs and entropy under the policy that sampled them.
-        reference: log-probs and entropy under the frozen SFT policy.
+        reference: log-probs under the frozen SFT policy.
         critic: values under the critic before this step's update.
         budget: tokens of one forward pass.
     """
@@ -95,7 +97,8 @@ def score(
             or [([0], [[0]])],
             device(),
         )
-        (log_probs, entropy), (reference_log_probs, _), (values,) = policy(packed), reference(packed), critic(packed)
+        (log_probs, entropy), (reference_log_probs, _), values = policy(packed), reference(packed), critic(packed)
+        assert entropy is not None
         if chosen:
             rows = [index for unit in chosen for index in unit]
             sizes = [len(roll_outs[index].response_ids) for index in rows]

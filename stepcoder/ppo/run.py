@@ -189,9 +189,9 @@ class _Stage:
         ranks.at(f"scoring of step {step + 1}")
         scores = score(
             begun,
-            partial(self.policy_engine, temperature=config.temperature),
+            partial(self.policy_engine, temperature=config.temperature, entropy=True),
             self._reference_scores,
-            lambda packed: (self.critic_engine(packed),),
+            self.critic_engine,
             config.micro_batch_tokens,
         )
         clock.lap("scoring")
@@ -250,7 +250,7 @@ class _Stage:
             )
         return metrics
 
-    def _reference_scores(self, packed: Packed) -> tuple[Tensor, ...]:
+    def _reference_scores(self, packed: Packed) -> tuple[Tensor, Tensor | None]:
         temperature = self.config.temperature
         if self.reference is not None:
             return self.reference(packed, temperature)  # type: ignore[no-any-return]
