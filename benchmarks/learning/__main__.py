@@ -6,11 +6,13 @@ The same command again goes on where it was stopped, however it was stopped.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -58,13 +60,13 @@ def run(folder: Path, setting: Setting, workers: int, console: Console, *, only_
     began = time.monotonic()
     surroundings(folder)
     planned = units(folder, setting)
+    fresh = not only_tables and not any(unit.done for unit in planned)
     if not only_tables:
-        claim(folder, setting)
-        with console.status("dataset and base models"):
-            prepare(folder, setting)
-        fresh = not any(unit.done for unit in planned)
-        run_all(planned, workers, console)
-    seconds = time.monotonic() - began if not only_tables and fresh else None
+        with claimed(folder, setting):
+            with console.status("dataset and base models"):
+                prepare(folder, setting)
+            run_all(planned, workers, console)
+    seconds = time.monotonic() - began if fresh else None
     if not any(unit.done and unit.variant == "plain" for unit in planned):
         raise DataError(f"{folder}: nothing has been measured yet")
     write(folder, results(setting, planned, seconds), console)
@@ -72,28 +74,36 @@ def run(folder: Path, setting: Setting, workers: int, console: Console, *, only_
 
 
 def surroundings(folder: Path) -> None:
-    """Sets what the units' processes inherit: one thread that does not spin, no GPU, tracking inside the folder."""
+    """Sets what the units' processes inherit: one thread that does not spin, and tracking inside the folder."""
     logs.configure("error")
-    folder.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
 
 
-def claim(folder: Path, setting: Setting) -> None:
-    """Writes the setting into the folder, or holds it against the one that is there.
+@contextmanager
+def claimed(folder: Path, setting: Setting) -> Iterator[None]:
+    """Keeps the folder for this command, and holds the setting against that of the run that lies there.
 
     Raises:
-        DataError: what lies in the folder came from another setting. More seeds of the same setting are welcome.
+        DataError: what lies in the folder came from another setting, or another command works there. More seeds of
+            the same setting are welcome.
     """
-    path = folder / SETTING_NAME
-    mine = setting.model_dump(mode="json")
-    if path.is_file():
-        theirs = json.loads(path.read_text())
-        different = [name for name in mine if mine[name] != theirs.get(name) and name != "seeds"]
-        if different:
-            raise DataError(f"{folder}: holds a run of another setting ({', '.join(different)}); give another folder")
-    storage.write_text(path, json.dumps(mine, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(f"{folder}: another command is at work there") from error
+        path = folder / SETTING_NAME
+        mine = setting.model_dump(mode="json")
+        if path.is_file():
+            theirs = json.loads(path.read_text())
+            different = [name for name in mine if mine[name] != theirs.get(name) and name != "seeds"]
+            if different:
+                raise DataError(f"{folder}: holds a run of another setting ({', '.join(different)}); give another one")
+        storage.write_text(path, json.dumps(mine, indent=1) + "\n")
+        yield
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ PROBLEMS = Path(__file__).resolve().parents[2] / "examples" / "problems.jsonl"
 MARK = "done.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Step:
     """One call of a training function."""
 
@@ -30,7 +30,7 @@ class Step:
     config: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Unit:
     """What one process does, in a folder of its own."""
 

@@ -7,7 +7,10 @@ last checkpoint.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,18 @@ def measure(
     return {"problems": list(rows.values()), "outcomes": outcomes}
 
 
+def end_with_parent() -> None:
+    """Ends this process when standard input does: a command that was killed must leave no unit at work behind."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 if __name__ == "__main__":
+    end_with_parent()
     with running("unit"):
         run(Path(sys.argv[1]))

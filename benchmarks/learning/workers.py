@@ -75,7 +75,8 @@ def start(unit: Unit) -> subprocess.Popen[bytes]:
     with (unit.folder / "log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "benchmarks.learning.unit", str(spec)],
-            stdin=subprocess.DEVNULL,
+            # Nothing is written: its end tells the process that this one is gone.
+            stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks.learning import figures, plan, workers
-from benchmarks.learning.__main__ import claim, run
+from benchmarks.learning.__main__ import claimed, run
 from benchmarks.learning.settings import SETTINGS, SMALL, SWITCHES, Setting
 from benchmarks.learning.unit import run as run_unit
 from stepcoder.errors import DataError, StepCoderError
@@ -132,10 +132,12 @@ def test_curves_are_means_over_seeds_where_all_have_a_point() -> None:
 
 
 def test_a_folder_of_another_setting_is_refused_and_more_seeds_are_not(tmp_path: Path) -> None:
-    claim(tmp_path, TINY)
-    claim(tmp_path, TINY.model_copy(update={"seeds": (0, 1, 2)}))
-    with pytest.raises(DataError, match="stages"):
-        claim(tmp_path, TINY.model_copy(update={"stages": 3}))
+    with claimed(tmp_path, TINY), pytest.raises(DataError, match="another command"), claimed(tmp_path, TINY):
+        pass
+    with claimed(tmp_path, TINY.model_copy(update={"seeds": (0, 1, 2)})):
+        pass
+    with pytest.raises(DataError, match="stages"), claimed(tmp_path, TINY.model_copy(update={"stages": 3})):
+        pass
 
 
 def test_too_few_training_problems_are_told(tmp_path: Path) -> None:
