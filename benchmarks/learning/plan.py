@@ -1,4 +1,4 @@
-"""From a setting to data and units. A unit is what one process does: a warm start, or a PPO run, and its measurement."""
+"""From a setting to data and units. A unit is the work of one process: a training and its measurement."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def prepare(folder: Path, setting: Setting) -> None:
         verify(VerifyConfig(problems=str(PROBLEMS), format="apps_plus", out=str(dataset), repeats=1, **shares))
     for split in ("validation", "test"):
         if not (dataset / f"{split}.jsonl").stat().st_size:
-            raise DataError(f"{split}={getattr(setting, split)}: leaves no {split} problem of max_chars={setting.max_chars}")
+            share = getattr(setting, split)
+            raise DataError(f"{split}={share}: leaves no {split} problem of max_chars={setting.max_chars}")
     if not (folder / "subset").exists():
         with storage.publishing(folder / "subset") as partial:
             shutil.copytree(dataset, partial, dirs_exist_ok=True)
@@ -132,9 +133,7 @@ def warm_start(folder: Path, setting: Setting, seed: int, split: str) -> Unit:
         "checkpoints": str(home / "checkpoints"),
         "seed": seed,
     }
-    return Unit(
-        f"seed-{seed}/sft", home, seed, "sft", (Step("sft", "sft", config),), _measure(folder, setting, split)
-    )
+    return Unit(f"seed-{seed}/sft", home, seed, "sft", (Step("sft", "sft", config),), _measure(folder, setting, split))
 
 
 def ppo_run(

@@ -189,7 +189,10 @@ def draw(folder: Path, found: dict[str, Any]) -> list[str]:
     figure.savefig(folder / "curves.png", dpi=110)
     pyplot.close(figure)
     figure, axes = pyplot.subplots(1, 2, figsize=(12, 4))
-    panels = ((axes[0], found["variants"], "pass@1, %"), (axes[1], found["differences"], f"points above {NAMES[BASELINE]}"))
+    panels = (
+        (axes[0], found["variants"], "pass@1, %"),
+        (axes[1], found["differences"], f"points above {NAMES[BASELINE]}"),
+    )
     for axis, side, title in panels:
         for place, (variant, values) in enumerate(side.items()):
             here = values[figures.ALL].get("pass@1")

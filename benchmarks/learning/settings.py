@@ -59,7 +59,7 @@ class Setting(StepConfig):
     """Settings of the warm start."""
     ppo: dict[str, Any]
     """Settings of every PPO stage, the same for all variants. `steps` counts one stage."""
-    tuned: dict[Variant, dict[str, Any]] = {}
+    tuned: dict[Variant, dict[str, Any]] = Field(default_factory=dict)
     """Settings of PPO that tuning found for one variant."""
     measured: dict[str, Any]
     """How held-out programs are sampled: `samples`, `temperature`, `top_p`."""

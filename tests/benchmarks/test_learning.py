@@ -58,7 +58,9 @@ def test_a_settings_configs_are_valid_and_its_variants_get_the_same_roll_outs(na
         for step in unit.steps:
             config = (SftConfig if step.kind == "sft" else PpoConfig)(**step.config)
             if isinstance(config, PpoConfig):
-                spent.add((unit.variant, len(unit.steps) * config.steps, config.problems_per_step, config.samples_per_problem))
+                spent.add(
+                    (unit.variant, len(unit.steps) * config.steps, config.problems_per_step, config.samples_per_problem)
+                )
     assert {variant for variant, *_ in spent} == set(SWITCHES)
     assert len({numbers for _, *rest in spent for numbers in [tuple(rest)]}) == 1
     steps, problems, samples = next(iter(spent))[1:]
@@ -145,9 +147,7 @@ def test_too_few_training_problems_are_told(tmp_path: Path) -> None:
         plan.chosen_ids([], TINY)
 
 
-def test_a_run_from_end_to_end_and_what_is_done_stays_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_from_end_to_end_and_what_is_done_stays_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     setting = TINY.model_copy(update={"seeds": (0,)})
     started = []
