@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterable
@@ -89,7 +91,10 @@ def prepare(folder: Path, setting: Setting) -> None:
     for seed in setting.seeds:
         base = folder / "base" / str(seed)
         if not base.exists():
-            init_model(InitModelConfig(problems=str(PROBLEMS), out=str(base), seed=seed, **shares, **setting.init))
+            config = InitModelConfig(problems=str(PROBLEMS), out=str(base), seed=seed, **shares, **setting.init)
+            # The libraries below draw bars and warn of the missing GPU; none of it concerns a person who waits here.
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                init_model(config)
 
 
 def chosen_ids(problems: Iterable[Problem], setting: Setting) -> set[str]:
@@ -160,10 +165,9 @@ def ppo_run(
     warm = warm_start(folder, setting, seed, split)
     home = folder / "units" / f"seed-{seed}" / (name or variant)
     settings = {**setting.shared, **setting.ppo, **setting.tuned.get(variant, {}), **(trial or {}), **SWITCHES[variant]}
-    stages = int(settings.pop("stages", setting.stages))
     steps = []
     before: dict[str, str] = {"policy": str(warm.policy)}
-    for stage in range(1, stages + 1):
+    for stage in range(1, setting.stages + 1):
         place = home / f"ppo-{stage}"
         config = {
             **settings,
@@ -175,7 +179,7 @@ def ppo_run(
             "out_curriculum": str(place / "curriculum"),
             "checkpoints": str(home / "checkpoints"),
             "stage": stage,
-            "stages": stages,
+            "stages": setting.stages,
             "seed": seed,
         }
         steps.append(Step(f"ppo-{stage}", "ppo", config))

@@ -28,6 +28,8 @@ def run(spec: Path) -> None:
     for step in work["steps"]:
         mark = folder / step["name"] / MARK
         if not mark.is_file():
+            for partial in mark.parent.glob(".*.partial"):  # left by a process that was killed
+                storage.remove(str(partial))
             started = time.monotonic()
             train(step["kind"], step["config"])
             storage.write_text(mark, json.dumps({"seconds": time.monotonic() - started}) + "\n")

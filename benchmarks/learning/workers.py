@@ -56,8 +56,9 @@ def run_all(units: Sequence[Unit], workers: int, console: Console) -> None:
                 finished += 1
                 spent = time.monotonic() - began
                 seconds = json.loads((unit.folder / MARK).read_text())["seconds"]
+                rate = pass_at_1(unit)
                 console.print(
-                    f"{name}: {seconds:.0f} s, {shown(unit)}; {finished} of {total}, {spent / 60:.1f} min, "
+                    f"{name}: {seconds:.0f} s, pass@1 {100 * rate:.1f} %; {finished} of {total}, {spent / 60:.1f} min, "
                     f"about {spent / finished * (total - finished) / 60:.0f} min left",
                     highlight=False,
                 )
@@ -83,11 +84,11 @@ def start(unit: Unit) -> subprocess.Popen[bytes]:
         )
 
 
-def shown(unit: Unit) -> str:
-    """The pass@1 that a unit ends with."""
+def pass_at_1(unit: Unit) -> float:
+    """What a unit ends with, on the problems that it has measured."""
     rows = json.loads((unit.folder / "measured.json").read_text())["problems"]
     rates = [row["passed"] / row["samples"] for row in rows if row["samples"]]
-    return f"pass@1 {100 * sum(rates) / len(rates):.1f} %"
+    return sum(rates) / len(rates) if rates else 0.0
 
 
 def tail(unit: Unit) -> str:

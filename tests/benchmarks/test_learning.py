@@ -12,6 +12,7 @@ from rich.console import Console
 from benchmarks.learning import figures, plan, workers
 from benchmarks.learning.__main__ import claimed, run
 from benchmarks.learning.settings import SETTINGS, SMALL, SWITCHES, Setting
+from benchmarks.learning.tune import SEEDS, TRIALS, planned, shortened
 from benchmarks.learning.unit import run as run_unit
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.ppo import PpoConfig
@@ -147,6 +148,7 @@ def test_too_few_training_problems_are_told(tmp_path: Path) -> None:
         plan.chosen_ids([], TINY)
 
 
+@pytest.mark.slow
 def test_a_run_from_end_to_end_and_what_is_done_stays_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     setting = TINY.model_copy(update={"seeds": (0,)})
@@ -185,3 +187,16 @@ def test_a_failed_unit_ends_the_run_with_its_last_lines(tmp_path: Path) -> None:
     unit = plan.units(tmp_path, broken)[0]
     with pytest.raises(StepCoderError, match="epochs"):
         workers.run_all([unit], 1, Console())
+
+
+def test_every_variant_is_tuned_with_the_same_effort_on_seeds_of_its_own() -> None:
+    assert TRIALS.keys() == SWITCHES.keys()
+    assert len({len(trials) for trials in TRIALS.values()}) == 1
+    for setting in SETTINGS.values():
+        assert not set(SEEDS) & set(setting.seeds)
+        short = shortened(setting, 3)
+        for unit, name in planned(Path("/nowhere"), short).items():
+            assert unit.measure["problems"].endswith("validation.jsonl")
+            config = PpoConfig(**unit.steps[0].config).model_dump()
+            assert config["steps"] == 3
+            assert {key: config[key] for key in TRIALS[unit.variant][name]} == TRIALS[unit.variant][name]
