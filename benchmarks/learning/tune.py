@@ -30,8 +30,8 @@ SEEDS: Final = (100, 101)
 
 _EVERYWHERE: Final[dict[str, dict[str, Any]]] = {
     "base": {},
-    "gentle": {"learning_rate": 1.5e-4, "minibatches": 2, "critic_learning_rate": 3e-3},
     "hotter": {"temperature": 1.0},
+    "faster": {"learning_rate": 4e-4},
 }
 _FROM_SCRATCH: Final[dict[str, dict[str, Any]]] = {**_EVERYWHERE, "last": {"critic_warmup_steps": 6}}
 _CURRICULUM: Final[dict[str, dict[str, Any]]] = {**_EVERYWHERE, "last": {"curriculum_threshold": 0.3}}
