@@ -90,7 +90,7 @@ SMALL: Final = Setting(
     # Three epochs: shorter ones differ much from seed to seed (two: 24 and 50 %), and plain PPO fell from 24 %.
     sft={"epochs": 3, "learning_rate": 3e-3, "warmup_epochs": 0.1, "batch_size": 8, "validation_problems": 0},
     ppo={
-        "steps": 22,
+        "steps": 20,
         "problems_per_step": 32,
         "samples_per_problem": 4,
         "minibatches": 2,
