@@ -1,0 +1,202 @@
+"""The learning benchmark: figures by hand, resuming, and one tiny run from end to end."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks.learning import figures, plan, workers
+from benchmarks.learning.__main__ import claimed, run
+from benchmarks.learning.settings import SETTINGS, SMALL, SWITCHES, Setting
+from benchmarks.learning.tune import SEEDS, TRIALS, planned, shortened
+from benchmarks.learning.unit import run as run_unit
+from stepcoder.errors import DataError, StepCoderError
+from stepcoder.ppo import PpoConfig
+from stepcoder.sft import SftConfig
+
+TINY = Setting(
+    seeds=(0, 1),
+    stages=2,
+    max_chars=210,
+    validation=0.1,
+    test=0.1,
+    train_problems=4,
+    least_conditionals=0,
+    measured_problems=3,
+    init={"vocabulary": 320, "hidden_size": 16, "layers": 1, "heads": 2},
+    shared={
+        "precision": "fp32",
+        "zero_stage": 0,
+        "gradient_checkpointing": False,
+        "max_prompt_tokens": 400,
+        "max_new_tokens": 160,
+        "sampling_batch": 16,
+        "sandbox_slots": 1,
+        "validation_problems": 1,
+    },
+    sft={"epochs": 0.1, "batch_size": 8},
+    ppo={"steps": 1, "problems_per_step": 2, "samples_per_problem": 2, "minibatches": 1},
+    measured={"samples": 2, "temperature": 0.8, "top_p": 1.0},
+)
+
+
+def rows(passed: list[int], samples: int = 4) -> list[dict[str, Any]]:
+    return [
+        {"id": f"p{i}", "family": f"f{i // 2}", "conditionals": i, "samples": samples, "passed": n}
+        for i, n in enumerate(passed)
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_a_settings_configs_are_valid_and_its_variants_get_the_same_roll_outs(name: str) -> None:
+    setting = SETTINGS[name]
+    spent = set()
+    for unit in plan.units(Path("/nowhere"), setting):
+        for step in unit.steps:
+            config = (SftConfig if step.kind == "sft" else PpoConfig)(**step.config)
+            if isinstance(config, PpoConfig):
+                spent.add(
+                    (unit.variant, len(unit.steps) * config.steps, config.problems_per_step, config.samples_per_problem)
+                )
+    assert {variant for variant, *_ in spent} == set(SWITCHES)
+    assert len({numbers for _, *rest in spent for numbers in [tuple(rest)]}) == 1
+    steps, problems, samples = next(iter(spent))[1:]
+    assert setting.rollouts == steps * problems * samples
+
+
+def test_variants_differ_in_their_switches_alone_unless_tuned() -> None:
+    setting = SMALL.model_copy(update={"tuned": {}})
+    configs = {
+        unit.variant: {k: v for k, v in unit.steps[0].config.items() if not str(v).startswith("/nowhere")}
+        for unit in plan.units(Path("/nowhere"), setting)[1:5]
+    }
+    for variant, config in configs.items():
+        assert {k: v for k, v in config.items() if configs["plain"][k] != v} == {
+            k: v for k, v in SWITCHES[variant].items() if v
+        }
+
+
+def test_stages_hand_on_policy_critic_and_curriculum_and_keep_the_reference() -> None:
+    sft, first = plan.units(Path("/run"), SMALL.model_copy(update={"stages": 2}))[:2]
+    one, two = (step.config for step in first.steps)
+    assert one["policy"] == one["reference"] == two["reference"] == str(sft.policy)
+    assert "critic" not in one
+    assert "curriculum" not in one
+    assert (two["policy"], two["critic"], two["curriculum"]) == (one["out"], one["out_critic"], one["out_curriculum"])
+    assert first.needs == (sft.name,)
+
+
+def test_means_differences_and_intervals_by_hand() -> None:
+    measured = {
+        (0, "plain"): rows([0, 2, 4]),
+        (1, "plain"): rows([2, 2, 2]),
+        (0, "fgo"): rows([2, 2, 4]),
+        (1, "fgo"): rows([4, 4, 4]),
+    }
+    found = figures.summarise(measured, [(0, 1), (2, 2), (7, None)], [1, 4])
+    assert found["problems"] == {"all": 3, "0-1": 2, "2": 1}
+    assert found["variants"]["plain"]["all"]["pass@1"]["mean"] == pytest.approx(0.5)
+    assert found["variants"]["plain"]["0-1"]["pass@4"]["seeds"] == {"0": 0.5, "1": 1.0}
+    difference = found["differences"]["fgo"]["all"]["pass@1"]
+    # Seed 0: 2/4 of one of three problems; seed 1: all from half to whole.
+    assert difference["seeds"] == pytest.approx({"0": 1 / 6, "1": 1 / 2})
+    # t(0.975, 1) = 12.706; the standard error of two values is half their distance.
+    assert difference["high"] - difference["mean"] == pytest.approx(12.706 / 6, rel=1e-4)
+    assert difference["boot_low"] >= 0
+    assert "plain" not in found["differences"]
+
+
+def test_one_seed_has_no_interval() -> None:
+    here = figures.over_seeds({3: 0.25})
+    assert here == {"mean": 0.25, "low": None, "high": None, "seeds": {"3": 0.25}}
+
+
+def test_bootstrap_agrees_with_the_normal_interval_of_independent_problems() -> None:
+    values = np.random.default_rng(1).normal(0.1, 1.0, size=(1, 2000))
+    low, high = figures.bootstrap_interval(values, np.arange(2000))
+    half = 1.96 * values.std() / math.sqrt(2000)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.05)
+    twins = figures.bootstrap_interval(np.repeat(values, 2, axis=1), np.repeat(np.arange(2000), 2))
+    assert twins == pytest.approx((low, high), abs=1e-9)
+
+
+def test_different_problems_are_not_paired() -> None:
+    with pytest.raises(ValueError, match="other problems"):
+        figures.summarise({(0, "plain"): rows([1]), (0, "fgo"): rows([1, 2])}, [], [1])
+
+
+def test_curves_are_means_over_seeds_where_all_have_a_point() -> None:
+    drawn = figures.curve({0: [(8, 0.0), (16, 1.0)], 1: [(8, 1.0)]})
+    assert [(row["x"], row["mean"]) for row in drawn] == [(8, 0.5)]
+
+
+def test_a_folder_of_another_setting_is_refused_and_more_seeds_are_not(tmp_path: Path) -> None:
+    with claimed(tmp_path, TINY), pytest.raises(DataError, match="another command"), claimed(tmp_path, TINY):
+        pass
+    with claimed(tmp_path, TINY.model_copy(update={"seeds": (0, 1, 2)})):
+        pass
+    with pytest.raises(DataError, match="stages"), claimed(tmp_path, TINY.model_copy(update={"stages": 3})):
+        pass
+
+
+def test_too_few_training_problems_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="train_problems=4"):
+        plan.chosen_ids([], TINY)
+
+
+@pytest.mark.slow
+def test_a_run_from_end_to_end_and_what_is_done_stays_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    setting = TINY.model_copy(update={"seeds": (0,)})
+    started = []
+
+    class Here:
+        """Runs a unit in this process: starting one costs seconds."""
+
+        def __init__(self, of: plan.Unit) -> None:
+            started.append(of.name)
+            run_unit(of.write())
+
+        def poll(self) -> int:
+            return 0
+
+    monkeypatch.setattr(workers, "start", Here)
+    assert run(tmp_path / "run", setting, 2, Console()) == 0
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert set(found["variants"]) == {"sft", *SWITCHES}
+    assert set(found["differences"]) == {"sft", "fgo", "cccs", "stepcoder"}
+    assert len(found["curves"]["plain"]["pass_rate"]) == 2
+    assert len(found["curves"]["plain"]["validation_pass_at_1"]) == 3
+    assert "| PPO + FGO |" in (tmp_path / "run" / "results.md").read_text()
+    # A unit whose last mark is gone only measures again; the others are left alone.
+    unit = plan.units(tmp_path / "run", setting)[1]
+    (unit.folder / plan.MARK).unlink()
+    trained = (unit.folder / "ppo-2" / plan.MARK).stat().st_mtime_ns
+    started.clear()
+    assert run(tmp_path / "run", setting, 2, Console()) == 0
+    assert started == [unit.name]
+    assert (unit.folder / "ppo-2" / plan.MARK).stat().st_mtime_ns == trained
+
+
+def test_a_failed_unit_ends_the_run_with_its_last_lines(tmp_path: Path) -> None:
+    broken = TINY.model_copy(update={"sft": {"epochs": -1}})
+    unit = plan.units(tmp_path, broken)[0]
+    with pytest.raises(StepCoderError, match="epochs"):
+        workers.run_all([unit], 1, Console())
+
+
+def test_every_variant_is_tuned_with_the_same_effort_on_seeds_of_its_own() -> None:
+    assert TRIALS.keys() == SWITCHES.keys()
+    assert len({len(trials) for trials in TRIALS.values()}) == 1
+    for setting in SETTINGS.values():
+        assert not set(SEEDS) & set(setting.seeds)
+        short = shortened(setting, 3)
+        for unit, name in planned(Path("/nowhere"), short).items():
+            assert unit.measure["problems"].endswith("validation.jsonl")
+            config = PpoConfig(**unit.steps[0].config).model_dump()
+            assert config["steps"] == 3
+            assert {key: config[key] for key in TRIALS[unit.variant][name]} == TRIALS[unit.variant][name]
