@@ -6,13 +6,13 @@ fit on a page. With `s` the token before action `y`, `x = E[s]`, `n = x / rms(x)
 
 - `log pi = z_y / T - log sum exp(z / T)`, so `d log pi / dz = (onehot(y) - p) / T`;
 - `dW += dz h^T`, `dh = W^T dz`, `dg += dh n`, `dn = dh g`;
-- `n = x r` with `r = mean(x^2) + eps)^(-1/2)`, so `dx = r (dn - n mean(dn n))`, added to row `s` of `E`.
+- `n = x r` with `r = (mean(x^2) + eps)^(-1/2)`, so `dx = r (dn - n mean(dn n))`, added to row `s` of `E`.
 
 The critic is the same with `V = a . h` in the place of the logits: `da += dV h`, `dh = dV a`.
 
 Losses: `-min(rho A, clip(rho) A)` has the slope `-rho A` in `log pi` where the plain term is the smaller one or equal,
-else 0; `max((V - R)^2, (V_clip - R)^2) / 2` has `V - R` where `V` is within the clip or the plain square the larger one,
-else 0.
+else 0; `max((V - R)^2, (V_clip - R)^2) / 2` has `V - R` where `V` is within the clip or the plain square is the larger
+one, else 0.
 """
 
 from __future__ import annotations
