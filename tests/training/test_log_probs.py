@@ -121,10 +121,10 @@ def judged(program: str) -> Verdict:
 OPENED = "def f(n):  # \N{GREEK SMALL LETTER LAMDA}\n"
 _REST = "    if n > 9:\n        s = 5\n    return n + 1\n"
 WRITTEN = {
-    "characters of several bytes": (f'    s = "äß漢🙂"; t = 1\n{_REST.replace("5", "'漢'")}', "s = '漢'\n"),
+    "characters of several bytes": ('    s = "äß漢🙂"; t = 1\n' + _REST.replace("5", "'漢'"), "s = '漢'\n"),
     "a byte-order mark in a string": (f'    s = "\ufeff"; t = 2\n{_REST}', "s = 5\n"),
     "lines that end as on Windows": (f"    s = 1\n{_REST}".replace("\n", "\r\n"), "s = 5\r\n"),
-    "a form feed and a lone carriage return": (f"    s = 1\n\f{_REST}".replace("\n", "\r"), "s = 5\r"),
+    "a form feed and a lone carriage return": (f"    s = 1\n\f{_REST}".replace("\n", "\r", 3), "s = 5\r"),
     "bytes that are no text": (f'    s = "\udc80"; t = 2\n{_REST}', "s = 5\n"),
 }
 
