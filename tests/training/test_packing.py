@@ -72,6 +72,21 @@ def test_the_gradient_of_packed_sequences_is_the_sum_of_each_ones(name: str) -> 
         torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item(), msg=key)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2", "mistral", "gpt_neox"])
+def test_activations_computed_again_in_the_backward_pass_give_the_same_gradient(name: str) -> None:
+    packed = pack([[1, 2, 3], [3], [9, 9]], [[4, 5, 6, 7, 8], [1], [0, 1, 2]], CPU)
+    gradients = []
+    for again in (False, True):
+        network = Policy(made(name)).train()
+        if again:
+            network.gradient_checkpointing_enable()
+            assert network.language_model.is_gradient_checkpointing
+        network(packed, TEMPERATURE)[0].sum().backward()
+        gradients.append({key: weight.grad for key, weight in network.named_parameters()})
+    for key, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][key], gradient, rtol=1e-5, atol=1e-6, msg=key)
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mistral"])
 def test_values_of_packed_sequences_come_from_the_state_before_each_token(name: str) -> None:
     sequences = [([1, 2, 3], [4, 5, 6, 7, 8]), ([3], [1]), ([9, 9], [0, 1, 2]), ([8, 2], [0, 5, 2])]
