@@ -231,6 +231,16 @@ def test_at_every_edge_a_draw_is_a_token_with_probability_and_its_log_prob_is_fi
         assert log_prob == pytest.approx(math.log(probabilities[chosen]), abs=1e-4)
 
 
+def test_a_number_that_float32_rounds_up_to_one_gives_the_last_possible_token() -> None:
+    logits = torch.tensor([[0.25, 0.75, 0.0]]).log()
+    for top_p, expected in ((1.0, 1), (0.9, 0)):  # In the nucleus the less probable one is the last.
+        ids, log_probs = draw(
+            logits, torch.tensor([1 - 1e-12], dtype=torch.float64), Sampling(temperature=1, top_p=top_p)
+        )
+        assert ids.tolist() == [expected]
+        assert log_probs.isfinite().all()
+
+
 def test_the_nucleus_is_the_smallest_set_with_the_probability_and_is_what_log_probs_refer_to() -> None:
     # 0.5 + 0.3 reach 0.7, so the nucleus is {2, 0}, most probable first: [0, 0.625) gives 2, the rest gives 0.
     shares = [0.3, 0.15, 0.5, 0.05]

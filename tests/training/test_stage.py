@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,7 @@ def test_only_the_critic_learns_for_exactly_the_warm_up_and_only_with_a_new_crit
         told = steps_of(out)
         assert [step["gradient_norm"] > 0 for step in told] == [False, False, True][:count]
         assert all(step["critic_gradient_norm"] > 0 for step in told)
-        assert all(
-            abs(step["kl"]) < 1e-6 for step in told
-        )  # Until then the policy is the reference.
+        assert all(abs(step["kl"]) < 1e-6 for step in told)  # Until then the policy is the reference.
     # The policy's schedule has not begun either: one step of warm-up, then the root of the steps.
     assert [step["learning_rate"] for step in steps_of(tmp_path / "3")][:2] == [1e-3, 1e-3]
     critic = str(tmp_path / "2" / "critic")
@@ -95,6 +94,16 @@ def test_a_stage_that_fell_over_goes_on_as_if_it_had_not(
         places = {"checkpoints": str(tmp_path / f"{name}-checkpoints")}
         return ppo_config(dataset, policy, tmp_path / name, steps=4, **places, **{**QUICK, **more})
 
+    # Rewards that differ, whatever so small a model writes; the n-th sample of the stage gets the n-th.
+    samples = QUICK["problems_per_step"] * QUICK["samples_per_problem"]
+    rewards: Iterator[float] = iter(())
+
+    def deal(first: int) -> None:
+        nonlocal rewards
+        rewards = iter([[1.0, -0.3, -0.6, -1.0][n * n % 7 % 4] for n in range(first, 4 * samples)])
+
+    monkeypatch.setattr(run, "reward", lambda outcome: next(rewards))
+    deal(0)
     train_ppo(config("whole"))
     update, calls = run.update, 0
 
@@ -107,9 +116,11 @@ def test_a_stage_that_fell_over_goes_on_as_if_it_had_not(
 
     with monkeypatch.context() as patch:
         patch.setattr(run, "update", failing)
+        deal(0)
         with pytest.raises(StepCoderError, match="fell over"):
             train_ppo(config("broken"))
     assert not (tmp_path / "broken" / "policy").exists()
+    deal(2 * samples)  # Two steps have a checkpoint.
     train_ppo(config("broken"))
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     curves = [without_times(lines(place / "policy" / "metrics.jsonl")) for place in (whole, broken)]
