@@ -59,7 +59,11 @@ REFUSED = {
         },
     ),
     "alibi": (hf.BloomForCausalLM, hf.BloomConfig, {"vocab_size": SIZE, "hidden_size": 16, "n_layer": 2, "n_head": 4}),
-    "recurrent": (hf.MambaForCausalLM, hf.MambaConfig, {"vocab_size": SIZE, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4}),
+    "recurrent": (
+        hf.MambaForCausalLM,
+        hf.MambaConfig,
+        {"vocab_size": SIZE, "hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},
+    ),
     "attention of its own": (
         hf.FalconForCausalLM,
         hf.FalconConfig,

@@ -15,7 +15,7 @@ from torch import Tensor
 from stepcoder.errors import DataError
 from stepcoder.model import adapters
 from stepcoder.model.batch import pack
-from stepcoder.model.critic import load_critic
+from stepcoder.model.critic import load_critic, save_critic
 from stepcoder.model.load import load_policy, load_tokenizer, save_policy
 from stepcoder.model.policy import Policy
 from stepcoder.platform import engine
@@ -98,7 +98,7 @@ def test_the_merged_checkpoint_has_the_log_probs_of_the_adapted_model(base_model
     assert changed == {name for name in base if name.endswith("proj.weight")}
 
 
-def test_a_critics_head_learns_beside_its_adapters(base_model: Path) -> None:
+def test_a_critics_head_learns_beside_its_adapters_and_both_are_saved(base_model: Path, tmp_path: Path) -> None:
     critic = load_critic(str(base_model))
     adapters.add(critic.backbone, 3, 6, seed=1)
     engine.start()
@@ -112,6 +112,10 @@ def test_a_critics_head_learns_beside_its_adapters(base_model: Path) -> None:
     changed = [name for name, weight in frozen(critic).items() if not torch.equal(weight, before[name])]
     assert changed == ["value_head.weight"]
     assert all(weight.abs().sum() > 0 for name, weight in critic.named_parameters() if "lora_B" in name)
+    save_critic(critic, load_tokenizer(str(base_model)), tmp_path / "critic", {}, adapter_base=str(base_model))
+    with torch.no_grad():
+        expected, merged = critic(SEQUENCE), load_critic(str(tmp_path / "critic"))(SEQUENCE)
+    torch.testing.assert_close(merged, expected, rtol=0, atol=1e-4)
 
 
 def test_two_stages_go_on_with_the_same_adapters_beside_the_same_weights(
