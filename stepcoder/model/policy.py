@@ -86,8 +86,9 @@ def check_packing(model: PreTrainedModel) -> None:
     except (ValueError, TypeError, AttributeError) as error:
         what = f"{model.name_or_path}: {type(model).__name__}"
         raise DataError(f"{what} cannot read packed sequences: {error}") from error
-    spread = alone.float().std().item()
-    if not torch.allclose(ours.float(), alone.float(), rtol=0.02, atol=0.02 * spread + 1e-6):
+    # Rounding explains no more than this; a young model attends so little that a wrong neighbour shows in no more.
+    share = 1e-3 if alone.dtype == torch.float32 else 0.02
+    if not torch.allclose(ours.float(), alone.float(), rtol=share, atol=share * alone.float().std().item() + 1e-6):
         raise DataError(
             f"{model.name_or_path}: {type(model).__name__} gives other logits for packed sequences than by itself "
             "(it changes its logits after the LM head, or its attention cannot be told where a sequence ends); use "

@@ -1,0 +1,146 @@
+"""The LM head in chunks against the plain formula: log-probs, entropy and every gradient.
+
+Tolerances. A product of `d` terms in float32 errs by at most about `d u` of `sum |h_i w_i|`, with `u = 2^-24`; the
+entropy and the normaliser add a sum of `V` terms. With `d <= 16`, `V <= 50` and logits up to 100 an absolute 2e-4 is
+above the worst case and far below any mistake. In bf16 the logits themselves are rounded to 8 bits, `2^-9` of their
+size, by this head as by the model's own: the plain formula takes the rounded logits, and what is left is the rounding
+of the gradients, `2^-8` of the largest term for each chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from stepcoder.model.head import ScoringHead
+
+
+def inputs(tokens: int, width: int, size: int, seed: int, dtype: torch.dtype, *, bias: bool) -> tuple[Any, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    head = nn.Linear(width, size, bias=bias)
+    with torch.no_grad():
+        for weight in head.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator))
+    hidden = torch.randn(tokens, width, generator=generator).mul(2)
+    targets = torch.randint(0, size, (tokens,), generator=generator)
+    weights = torch.randn(tokens, generator=generator)
+    return head.to(dtype), hidden.to(dtype).requires_grad_(), targets, weights
+
+
+def chunks_of(rows: int, size: int) -> float:
+    """The memory in MiB that gives chunks of so many rows: two float32 buffers."""
+    return rows * size * 8 / 2**20
+
+
+def plain(head: nn.Linear, hidden: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    logs = (head(hidden).float() / temperature).log_softmax(-1)
+    return logs.gather(1, targets.unsqueeze(1)).squeeze(1), -(logs.exp() * logs).sum(-1)
+
+
+def gradients(scored: Tensor, weights: Tensor, head: nn.Linear, hidden: Tensor) -> list[Tensor]:
+    for tensor in (hidden, *head.parameters()):
+        tensor.grad = None
+    (scored * weights).sum().backward()
+    found = [tensor.grad for tensor in (hidden, *head.parameters())]
+    assert all(gradient is not None for gradient in found)
+    return [gradient.clone() for gradient in found if gradient is not None]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    tokens=st.integers(1, 20), width=st.integers(1, 16), size=st.integers(2, 50), rows=st.integers(1, 25),
+    temperature=st.floats(0.3, 2), seed=st.integers(0, 2**32), bias=st.booleans(),
+)  # fmt: skip
+def test_any_chunk_size_gives_the_plain_formula_and_its_gradients(
+    tokens: int, width: int, size: int, rows: int, temperature: float, seed: int, bias: bool
+) -> None:
+    head, hidden, targets, weights = inputs(tokens, width, size, seed, torch.float32, bias=bias)
+    own = ScoringHead(head, chunks_of(rows, size) * 1.0001)
+    found = own(hidden, targets, temperature)
+    expected = plain(head, hidden, targets, temperature)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4)
+    ours = gradients(found[0], weights, head, hidden)
+    theirs = gradients(expected[0], weights, head, hidden)
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, rtol=0, atol=2e-4)
+
+
+def test_by_numpy_in_double_precision() -> None:
+    head, hidden, targets, _ = inputs(5, 6, 9, 1, torch.float32, bias=True)
+    log_probs, entropy = ScoringHead(head, chunks_of(2, 9))(hidden, targets, 0.8)
+    assert head.bias is not None
+    weight, bias, states = (value.detach().double().numpy() for value in (head.weight, head.bias, hidden))
+    for row, target in enumerate(targets.tolist()):
+        logits = (weight @ states[row] + bias) / 0.8
+        p = np.exp(logits) / np.exp(logits).sum()
+        assert log_probs[row].item() == pytest.approx(np.log(p[target]), abs=1e-5)
+        assert entropy[row].item() == pytest.approx(-(p * np.log(p)).sum(), abs=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(1, 20), seed=st.integers(0, 2**32), bias=st.booleans(), temperature=st.floats(0.5, 1.5))
+def test_bf16_scores_in_float32_and_sums_the_weights_gradient_over_chunks_in_float32(
+    rows: int, seed: int, bias: bool, temperature: float
+) -> None:
+    head, hidden, targets, weights = inputs(17, 16, 50, seed, torch.bfloat16, bias=bias)
+    own = ScoringHead(head, chunks_of(rows, 50) * 1.0001)
+    found = own(hidden, targets, temperature)
+    # The same rounded product; the bias is added in float32 here, and in bf16 by the model's own head.
+    logits = (hidden.detach() @ head.weight.detach().T).float()
+    logits = (logits if head.bias is None else logits + head.bias.detach().float()) / temperature
+    logs = logits.log_softmax(-1)
+    torch.testing.assert_close(found[0], logs.gather(1, targets.unsqueeze(1)).squeeze(1), rtol=0, atol=2e-4)
+    torch.testing.assert_close(found[1], -(logs.exp() * logs).sum(-1), rtol=0, atol=2e-4)
+    slopes = (nn.functional.one_hot(targets, 50) - logs.exp()) * (weights / temperature).unsqueeze(1)
+    exact = [slopes @ head.weight.detach().float(), slopes.T @ hidden.detach().float()]
+    terms = [slopes.abs() @ head.weight.detach().float().abs(), slopes.abs().T @ hidden.detach().float().abs()]
+    ours = gradients(found[0], weights, head, hidden)
+    for our, their, bound in zip(ours[:2], exact, terms, strict=True):
+        # Slopes, partial products and the result are each rounded to 8 bits.
+        assert ((our.float() - their).abs() <= 3 * 2**-8 * bound + 1e-6).all()
+
+
+def test_the_chunks_are_as_large_as_the_setting_says_and_never_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stepcoder.model import head as module
+
+    seen: list[int] = []
+    monkeypatch.setattr(module, "_parts", lambda count, rows: seen.append(rows) or [slice(0, count)][: count and 1])
+    head, hidden, targets, _ = inputs(4, 3, 1000, 0, torch.float32, bias=False)
+    with torch.no_grad():
+        for chunk in (1.0, 1e-9):
+            ScoringHead(head, chunk)(hidden[:1], targets[:1], 1.0)
+    assert seen == [131, 1]  # 2^20 bytes / (2 buffers * 4 bytes * 1000).
+
+
+def test_frozen_weights_get_no_gradient_and_the_states_do() -> None:
+    head, hidden, targets, weights = inputs(6, 5, 11, 2, torch.float32, bias=True)
+    (expected, *_) = gradients(plain(head, hidden, targets, 0.8)[0], weights, head, hidden)
+    head.requires_grad_(False)
+    head.zero_grad()
+    hidden.grad = None
+    (ScoringHead(head, chunks_of(2, 11))(hidden, targets, 0.8)[0] * weights).sum().backward()
+    torch.testing.assert_close(hidden.grad, expected, rtol=0, atol=2e-4)
+    assert head.weight.grad is None
+    assert head.bias is None or head.bias.grad is None
+
+
+def test_an_impossible_looking_token_stays_finite_and_no_row_gives_nothing() -> None:
+    head = nn.Linear(1, 3, bias=False)
+    head.weight.data = torch.tensor([[0.0], [300.0], [-300.0]])
+    hidden = torch.ones(1, 1, requires_grad=True)
+    log_probs, entropy = ScoringHead(head, 1)(hidden, torch.tensor([2]), 1.0)
+    log_probs.sum().backward()
+    assert log_probs.tolist() == [-600.0]
+    assert entropy.tolist() == [0.0]
+    assert hidden.grad is not None
+    assert hidden.grad.tolist() == [[-600.0]]
+    none, _ = ScoringHead(head, 1)(torch.ones(0, 1, requires_grad=True), torch.tensor([], dtype=torch.long), 1.0)
+    assert none.shape == (0,)

@@ -1,0 +1,164 @@
+"""An optimiser step's gradient is that of the whole step, however its samples are split.
+
+The loss is a sum over the step's tokens divided by a number that is fixed before the split, the tokens `N` of the whole
+step on all ranks: `L = (1 / N) sum_i l_i`. A group `G` gives `(1 / N) sum_{i in G} l_i`, and over any partition these
+add up to `L`, so the gradients add up too. With a mean over each group instead, a token would count
+`1 / (groups * |G|)`, more the fewer tokens its group has.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from stepcoder.platform.launch import launch
+from stepcoder.ppo import PpoConfig
+from stepcoder.ppo.experience import Experience
+from stepcoder.ppo.update import update
+from tests.training import update_steps as steps
+
+POLICY = {name for name, _ in steps.networks()[0].named_parameters()}
+
+
+def split_up(
+    data: Experience, config: PpoConfig, dtype: torch.dtype = torch.float64
+) -> tuple[dict[str, float], dict[str, Tensor], int]:
+    """Metrics, the gradients of both networks by plain torch, and the number of the policy's passes."""
+    policy, critic = (steps.Summed(network) for network in steps.networks(dtype))
+    metrics = update(data, policy, critic, config, seed=1)  # type: ignore[arg-type]
+    return metrics, {**policy.gradient(), **critic.gradient()}, policy.passes
+
+
+def by_sample(data: Experience, config: PpoConfig) -> dict[str, Tensor]:
+    """The same gradients from the formula: all samples one by one, no padding, one sum, one division."""
+    policy, critic = steps.networks(torch.float64)
+    to_policy, to_critic = [], []
+    for index, sample in enumerate(data.samples):
+        prompt, response = list(sample.prompt_ids), list(sample.response_ids)
+        ids = torch.tensor([prompt + response])
+        rows = slice(len(prompt) - 1, -1)
+        logits = policy.language_model(input_ids=ids, use_cache=False).logits[0, rows].double() / config.temperature
+        new = logits.log_softmax(-1)[range(len(response)), response]
+        length = len(response)
+        mask = data.policy_mask[index, :length]
+        ratio = (new - data.log_probs[index, :length]).exp()
+        bounded = ratio.clamp(1 - config.clip_low, 1 + config.clip_high)
+        a = data.advantages[index, :length]
+        to_policy.append(torch.minimum(ratio * a, bounded * a)[mask])
+        values = critic.value_head(critic.backbone(input_ids=ids).last_hidden_state[0, rows])[:, 0]
+        old, target = data.values[index, :length], data.returns[index, :length]
+        near = torch.minimum(torch.maximum(values, old - config.value_clip), old + config.value_clip)
+        to_critic.append(torch.maximum((values - target) ** 2, (near - target) ** 2) / 2)
+    every = torch.cat(to_policy)
+    if len(every):
+        (-every.sum() / len(every)).backward()
+    torch.cat(to_critic).mean().backward()
+    return {**steps.Summed(policy).gradient(), **steps.Summed(critic).gradient()}
+
+
+def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float) -> None:
+    """Each weight's gradient within a share of the largest entry."""
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        bound = tolerance * max(theirs[name].abs().max().item(), 1e-3)
+        torch.testing.assert_close(ours[name].double(), theirs[name].double(), rtol=0, atol=bound, msg=name)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 25), min_size=1, max_size=9), budget=st.integers(1, 120), seed=st.integers(0, 999)
+)
+def test_any_split_into_micro_batches_gives_the_gradient_of_the_formula(
+    lengths: list[int], budget: int, seed: int
+) -> None:
+    data = steps.experience(lengths, "some", seed)
+    config = steps.config(micro_batch_tokens=budget)
+    _, split, passes = split_up(data, config)
+    _, whole, _ = split_up(data, steps.config(micro_batch_tokens=10_000))
+    expected = by_sample(data, config)
+    assert_equal(split, whole, 1e-6)
+    assert_equal(whole, expected, 1e-5)  # The LM head scores in float32, the formula in float64.
+    if data.policy_mask.any() and budget == 1:
+        assert passes == len(lengths)
+    _, single, _ = split_up(data, config, torch.float32)
+    _, together, _ = split_up(data, steps.config(micro_batch_tokens=10_000), torch.float32)
+    assert_equal(single, together, 1e-5)
+
+
+def test_padding_may_hold_anything() -> None:
+    lengths = [9, 2, 30]
+    config = steps.config(micro_batch_tokens=20)
+    clean, dirty = (split_up(steps.experience(lengths, "some", garbage=bad), config) for bad in (False, True))
+    for name, gradient in dirty[1].items():
+        assert torch.equal(gradient, clean[1][name]), name
+    assert dirty[0] == clean[0]
+
+
+def test_the_losses_that_are_told_are_those_of_the_step_and_not_of_its_last_group() -> None:
+    data = steps.experience([9, 2, 30, 5], "some")
+    told = [split_up(data, steps.config(micro_batch_tokens=budget))[0] for budget in (8, 10_000)]
+    assert told[0] == pytest.approx(told[1], rel=1e-5)
+    assert 0 < told[0]["clip_fraction"] <= 1
+
+
+def test_a_mini_batch_without_a_token_of_the_policy_takes_no_policy_step_and_gives_no_nan() -> None:
+    metrics, gradient, passes = split_up(steps.experience([4, 9, 3], "none"), steps.config())
+    assert passes == 0
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert all(gradient[name].isfinite().all() for name in gradient)
+    assert gradient["value_head.weight"].abs().sum() > 0
+    assert metrics["policy_loss"] == metrics["clip_fraction"] == 0
+
+
+def test_a_masked_sample_beside_others_changes_neither_loss_nor_gradient_of_the_policy() -> None:
+    data = steps.experience([6, 8], "one")  # Of the second sample no token counts.
+    alone = steps.experience([6, 8], "one")
+    object.__setattr__(alone, "samples", data.samples[:1])
+    for budget in (1, 10_000):
+        config = steps.config(micro_batch_tokens=budget)
+        both, one = split_up(data, config)[1], split_up(alone, config)[1]
+        assert_equal({n: both[n] for n in POLICY}, {n: one[n] for n in POLICY}, 1e-6)
+
+
+def test_every_epoch_and_mini_batch_is_an_optimiser_step_and_each_sample_is_in_one_of_an_epoch() -> None:
+    data = steps.experience([3, 4, 5, 6, 7], "some")
+    policy, critic = (steps.Summed(network) for network in steps.networks())
+    taken: list[int] = []
+    once = critic.step
+    critic.step = lambda losses: taken.append(len(losses)) or once(losses)  # type: ignore[assignment,func-returns-value]
+    config = steps.config(minibatches=2, ppo_epochs=3, micro_batch_tokens=1)
+    update(data, policy, critic, config, seed=1)  # type: ignore[arg-type]
+    assert taken == [3, 2] * 3
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+    out = tmp_path_factory.mktemp("update")
+    config = steps.Config(out=str(out))
+    steps.all_cases(config)
+    launch("tests.training.update_steps:Config:all_cases", config, processes=2)
+    return {count: torch.load(out / f"found-{count}.pt", weights_only=False) for count in (1, 2)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", steps.CASES, ids=str)
+def test_engines_of_one_rank_and_of_two_give_the_gradient_and_the_losses_of_plain_torch(
+    found: dict[int, Any], case: tuple[str, int, int]
+) -> None:
+    shape = steps.SHAPES[case[0]]
+    expected, gradient, _ = split_up(steps.experience(*shape), steps.config(), torch.float32)
+    by_formula = by_sample(steps.experience(*shape), steps.config())
+    for told, ours in (found[count][case] for count in (1, 2) if case in found[count]):
+        assert_equal(ours, gradient, 1e-5)
+        assert_equal(ours, by_formula, 1e-4)
+        for name in ("policy_loss", "value_loss", "clip_fraction", "ratio_deviation"):
+            assert told[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-7), name
+        assert told["skipped_updates"] == 0
+        norm = sum(value.double().square().sum() for name, value in by_formula.items() if name in POLICY) ** 0.5
+        assert told["gradient_norm"] == pytest.approx(float(norm), rel=1e-4)
