@@ -143,6 +143,9 @@ def explained_variance(values: Float[Tensor, " tokens"], returns: Float[Tensor, 
 
 
 def adapted_beta(beta: float, kl: float, *, target: float, samples: int, horizon: int) -> float:
-    """Proportional control of the KL weight (Ziegler et al. 2019, section 2.2)."""
+    """Proportional control of the KL weight (Ziegler et al. 2019, section 2.2).
+
+    It is never negative: more than five horizons of samples with a KL below the target would reward divergence.
+    """
     error = min(max(kl / target - 1, -0.2), 0.2)
-    return beta * (1 + error * samples / horizon)
+    return max(0.0, beta * (1 + error * samples / horizon))
