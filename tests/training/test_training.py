@@ -1,7 +1,6 @@
 """SFT and PPO on real problems with a tiny model: they learn, they mask, they resume bit by bit."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
