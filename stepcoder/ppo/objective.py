@@ -62,13 +62,14 @@ def gae(
 
 
 def whiten(values: Scores, mask: Mask) -> Float[Tensor, "batch response"]:
-    """Shifts and scales to mean 0 and variance 1 over the valid tokens of all ranks; 0 in the padding."""
+    """Shifts and scales to mean 0 and variance 1 over the valid tokens; 0 in the padding.
+
+    Every rank holds the tokens of all ranks, so there is nothing to exchange.
+    """
     kept = torch.where(mask, values, 0.0)
-    count, total = _all_ranks(mask.sum().to(values.dtype), kept.sum())
-    mean = total / count.clamp(min=1)
-    centred = torch.where(mask, values - mean, 0.0)
-    (squares,) = _all_ranks(centred.square().sum())
-    return centred * torch.rsqrt(squares / count.clamp(min=1) + 1e-8)
+    count = mask.sum().clamp(min=1)
+    centred = torch.where(mask, values - kept.sum() / count, 0.0)
+    return centred * torch.rsqrt(centred.square().sum() / count + 1e-8)
 
 
 def policy_loss(
@@ -142,14 +143,9 @@ def explained_variance(values: Float[Tensor, " tokens"], returns: Float[Tensor, 
 
 
 def adapted_beta(beta: float, kl: float, *, target: float, samples: int, horizon: int) -> float:
-    """Proportional control of the KL weight (Ziegler et al. 2019, section 2.2)."""
+    """Proportional control of the KL weight (Ziegler et al. 2019, section 2.2).
+
+    It is never negative: more than five horizons of samples with a KL below the target would reward divergence.
+    """
     error = min(max(kl / target - 1, -0.2), 0.2)
-    return beta * (1 + error * samples / horizon)
-
-
-def _all_ranks(*sums: Tensor) -> list[Tensor]:
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return list(sums)
-    joined = torch.stack(sums)
-    torch.distributed.all_reduce(joined)
-    return list(joined)
+    return max(0.0, beta * (1 + error * samples / horizon))

@@ -46,7 +46,7 @@ def step(config: object, stage: int, precision: str, tokens: int) -> tuple[objec
         without_dropout(network)
     policy_engine, critic_engine = trained(policy, stage, precision), trained(critic, stage, precision)
     half = list(range(tokens // 2))
-    packed = pack([half], [half], torch.device("cpu"))
+    packed = pack([(half, [half])], torch.device("cpu"))
     for _ in range(2):
         policy_engine.step([lambda: -policy_engine(packed)[0].mean()] * 2)
         critic_engine.step([lambda: critic_engine(packed).square().mean()] * 2)

@@ -23,13 +23,11 @@ from stepcoder.ppo import train as train_ppo
 from stepcoder.sft import SftConfig
 from stepcoder.sft import train as train_sft
 from tests.training.architectures import made
-from tests.training.test_training import SMALL, dataset, lines, policy, ppo_config
-
-__all__ = ["dataset", "policy"]
+from tests.training.trainings import SMALL, lines, ppo_config
 
 CPU = torch.device("cpu")
 LORA: dict[str, Any] = {"lora_rank": 3, "lora_alpha": 6, "validation_problems": 0}
-SEQUENCE = pack([[5, 6, 7], [9]], [[8, 9, 10, 1], [4, 4]], CPU)
+SEQUENCE = pack([([5, 6, 7], [[8, 9, 10, 1], [2], [6, 7]]), ([9], [[4, 4]])], CPU)
 
 
 @pytest.fixture(autouse=True)

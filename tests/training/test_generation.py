@@ -72,7 +72,7 @@ def test_log_probs_at_sampling_are_those_that_training_computes(name: str, batch
     assert len({len(response.ids) for response in responses.values()}) > 2  # They end at different times.
     for (request, _), response in responses.items():
         with torch.no_grad():
-            scored, _ = policy(name)(pack([REQUESTS[request].prompt_ids], [response.ids], CPU), FULL.temperature)
+            scored, _ = policy(name)(pack([(REQUESTS[request].prompt_ids, [response.ids])], CPU), FULL.temperature)
         torch.testing.assert_close(torch.tensor(response.log_probs), scored, rtol=0, atol=2e-5)
 
 
@@ -161,7 +161,7 @@ def test_padding_that_is_no_end_of_text_is_a_token_like_others() -> None:
     assert inside
     for response in inside[:3]:
         with torch.no_grad():
-            scored, _ = policy("llama")(pack([[0, 0, 5, 0]], [response.ids], CPU), FULL.temperature)
+            scored, _ = policy("llama")(pack([([0, 0, 5, 0], [response.ids])], CPU), FULL.temperature)
         torch.testing.assert_close(torch.tensor(response.log_probs), scored, rtol=0, atol=2e-5)
 
 

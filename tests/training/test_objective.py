@@ -157,6 +157,15 @@ def test_the_adaptive_kl_weight_moves_towards_its_target_by_bounded_steps() -> N
     assert objective.adapted_beta(0.1, 0.0, target=0.1, samples=100, horizon=1000) == pytest.approx(0.1 * 0.98)
 
 
+def test_the_adaptive_kl_weight_is_never_negative_however_many_samples_a_step_has() -> None:
+    # 1 - 0.2 * samples / horizon is 0 at five horizons and negative beyond.
+    for samples, expected in ((4999, 0.1 * 0.0002), (5000, 0.0), (5001, 0.0), (100_000, 0.0)):
+        found = objective.adapted_beta(0.1, 0.0, target=0.1, samples=samples, horizon=1000)
+        assert found == pytest.approx(expected, abs=1e-12)
+        assert found >= 0
+    assert objective.adapted_beta(0.1, 1.0, target=0.1, samples=10_000, horizon=1000) == pytest.approx(0.1 * 3)
+
+
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=20), st.integers(0, 20))
 def test_running_moments_are_those_of_all_values_at_once(values: list[float], cut: int) -> None:
     parts = [part for part in (values[:cut], values[cut:]) if part]

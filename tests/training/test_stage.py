@@ -18,9 +18,7 @@ from stepcoder.model.critic import load_critic
 from stepcoder.model.load import load_policy
 from stepcoder.ppo import run
 from stepcoder.ppo import train as train_ppo
-from tests.training.test_training import dataset, lines, policy, ppo_config, without_times
-
-__all__ = ["dataset", "policy"]
+from tests.training.trainings import lines, ppo_config, without_times
 
 QUICK: dict[str, Any] = {"validation_problems": 0, "problems_per_step": 3, "samples_per_problem": 2}
 
@@ -166,7 +164,7 @@ def test_a_critics_dropout_is_off_in_training_too(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{}")
     critic = load_critic(str(tmp_path)).train()
     torch.nn.init.normal_(critic.value_head.weight)
-    packed = pack([[1, 2]], [[3, 4, 5]], torch.device("cpu"))
+    packed = pack([([1, 2], [[3, 4, 5]])], torch.device("cpu"))
     torch.testing.assert_close(critic(packed), critic(packed), rtol=0, atol=0)
     model = load_policy(str(tmp_path)).train()
     ids = torch.arange(5).unsqueeze(0)

@@ -20,9 +20,7 @@ from safetensors.torch import load_file
 
 from stepcoder.platform.launch import launch
 from tests.training import stage_steps as steps
-from tests.training.test_training import dataset, lines, policy, without_times
-
-__all__ = ["dataset", "policy"]
+from tests.training.trainings import lines, without_times
 
 pytestmark = pytest.mark.slow
 

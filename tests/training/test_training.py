@@ -1,7 +1,6 @@
 """SFT and PPO on real problems with a tiny model: they learn, they mask, they resume bit by bit."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -17,37 +16,13 @@ from safetensors.torch import load_file
 
 from stepcoder import curriculum as cccs
 from stepcoder.errors import DataError
-from stepcoder.ppo import PpoConfig
 from stepcoder.ppo import train as train_ppo
 from stepcoder.ppo.run import identity
 from stepcoder.problems import dump_problems, load_problems
 from stepcoder.sft import SftConfig
 from stepcoder.sft import train as train_sft
 from stepcoder.validation import open_dataset
-from stepcoder.verification import VerifyConfig, verify
-
-PROBLEMS = Path(__file__).resolve().parents[2] / "examples" / "problems.jsonl"
-
-SMALL: dict[str, Any] = {
-    "precision": "fp32",
-    "zero_stage": 0,
-    "gradient_checkpointing": False,
-    "max_prompt_tokens": 256,
-    "max_new_tokens": 48,
-    "validation_problems": 4,
-    "sandbox_slots": 1,
-}
-PPO: dict[str, Any] = {
-    **SMALL,
-    "steps": 3,
-    "problems_per_step": 4,
-    "samples_per_problem": 2,
-    "minibatches": 2,
-    "learning_rate": 1e-3,
-    "critic_learning_rate": 1e-3,
-    "warmup_steps": 1,
-    "checkpoint_every": 1,
-}
+from tests.training.trainings import SMALL, lines, ppo_config, without_times
 
 
 @pytest.fixture(autouse=True)
@@ -55,34 +30,6 @@ def _own_tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEPCODER_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # Nobody listens: training goes on without MLflow.
     monkeypatch.delenv("STEPCODER_RUN_ID", raising=False)
-
-
-@pytest.fixture(scope="session")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    lines = [line for line in PROBLEMS.read_text().splitlines() if len(json.loads(line)["canonical_solution"]) < 200]
-    (folder / "some.jsonl").write_text("\n".join(lines[:60]) + "\n")
-    out = folder / "dataset"
-    verify(VerifyConfig(problems=str(folder / "some.jsonl"), format="apps_plus", out=str(out), repeats=1, workers=1))
-    return out
-
-
-@pytest.fixture(scope="session")
-def policy(tmp_path_factory: pytest.TempPathFactory, dataset: Path, base_model: Path) -> Path:
-    out = tmp_path_factory.mktemp("sft") / "policy"
-    os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
-    settings = {**SMALL, "epochs": 10, "learning_rate": 5e-3, "batch_size": 4}
-    train_sft(SftConfig(dataset=str(dataset), base_model=str(base_model), out=str(out), **settings))
-    return out
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def ppo_config(dataset: Path, policy: Path, out: Path, **more: Any) -> PpoConfig:
-    places = {"out": str(out / "policy"), "out_critic": str(out / "critic"), "out_curriculum": str(out / "curriculum")}
-    return PpoConfig(dataset=str(dataset), policy=str(policy), reference=str(policy), **places, **{**PPO, **more})
 
 
 def test_sft_lowers_the_loss_and_writes_where_the_policy_comes_from(policy: Path, base_model: Path) -> None:
@@ -210,10 +157,6 @@ def test_a_killed_run_started_again_gives_the_same_parameters_bit_by_bit(
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
     curves = [without_times(lines(tmp_path / run / "policy" / "metrics.jsonl")) for run in ("whole", "killed")]
     assert curves[0] == curves[1]
-
-
-def without_times(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if "second" not in name} for line in curve]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
