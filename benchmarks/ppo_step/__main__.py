@@ -123,7 +123,7 @@ def summary(setting: Setting, rounds: Sequence[Answer]) -> Answer:
     """Medians over rounds, and whether they keep the bars."""
 
     def share(row: Answer, side: str) -> float:
-        rate = update_flops(setting, row["lengths"]) / row[side]["phases"]["update"] / 1e9
+        rate = update_flops(setting, row["lengths"], shared=side == "ours") / row[side]["phases"]["update"] / 1e9
         return float(rate / max(row["gigaflops"].values()))
 
     def quantiles(values: Iterable[float]) -> list[float]:

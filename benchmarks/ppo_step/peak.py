@@ -12,22 +12,31 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMULA = (
-    "epochs * sum over samples of [ 2 networks * 6 * (4 h^2 + 3 h i) * layers * (prompt + response)"
+    "epochs * sum over sequences of [ 2 networks * 6 * (4 h^2 + 3 h i) * layers * tokens"
     " + 2 networks * 6 * h * layers * (prompt + response)^2 + 6 * h * vocabulary * response ]:"
-    " matrices, causal attention, LM head of the policy; 2 operations a multiply-add, backward twice forward;"
-    " padding, and head rows that nothing is scored by, are no useful work and do not count"
+    " matrices, causal attention, LM head of the policy; 2 operations a multiply-add, backward twice forward."
+    " tokens are prompt + response for TRL; for us a prompt's tokens count once for all of its samples, since they are"
+    " computed once. Padding, and head rows that nothing is scored by, are no useful work and do not count"
 )
 
 
-def update_flops(setting: Setting, lengths: Sequence[int]) -> float:
-    """Useful operations of one update; see `FORMULA`."""
+def update_flops(setting: Setting, lengths: Sequence[int], *, shared: bool) -> float:
+    """Useful operations of one update; see `FORMULA`.
+
+    Args:
+        setting: shapes.
+        lengths: tokens of each response.
+        shared: whether the samples of a prompt share its tokens.
+    """
     hidden, layers = setting.hidden, setting.layers
     matrices = (4 * hidden**2 + 3 * hidden * setting.intermediate) * layers
-    total = 0.0
+    prompts = setting.prompts if shared else setting.batch
+    tokens = prompts * setting.prompt_tokens + sum(lengths)
+    total = 2 * 6.0 * matrices * tokens
+    total += prompts * 2 * 6 * hidden * layers * setting.prompt_tokens**2
     for response in lengths:
-        tokens = setting.prompt_tokens + response
-        total += 2 * (6 * matrices * tokens + 6 * hidden * layers * tokens**2)
-        total += 6 * hidden * setting.vocabulary * response
+        seen = (setting.prompt_tokens + response) ** 2 - setting.prompt_tokens**2
+        total += 2 * 6 * hidden * layers * seen + 6 * hidden * setting.vocabulary * response
     return setting.epochs * total
 
 

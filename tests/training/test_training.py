@@ -125,7 +125,7 @@ def test_a_killed_run_started_again_gives_the_same_parameters_bit_by_bit(
     def command(name: str) -> list[str]:
         out = tmp_path / name
         if step == "ppo":
-            config: Any = ppo_config(dataset, policy, out, checkpoints=str(tmp_path / f"{name}-checkpoints"), steps=4)
+            config: Any = ppo_config(dataset, policy, out, checkpoints=str(tmp_path / f"{name}-checkpoints"), steps=6)
         else:
             config = SftConfig(
                 dataset=str(dataset),
@@ -142,11 +142,19 @@ def test_a_killed_run_started_again_gives_the_same_parameters_bit_by_bit(
         return [sys.executable, "-m", "stepcoder.cli", step, *flags]
 
     subprocess.run(command("whole"), check=True, capture_output=True, timeout=200)
-    killed = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: any((tmp_path / "killed-checkpoints").glob("*/step-*/complete.json")))
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (tmp_path / "killed" / "policy").exists()
+    # Killed while a checkpoint is being written, and at two moments of a later step.
+    folder = tmp_path / "killed-checkpoints"
+    for later, delay in ((False, 0.0), (True, 0.05), (True, 0.25)):
+        whole = newest(folder)
+        killed = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if later:
+            wait_for(lambda whole=whole: newest(folder) > whole, 0.01)
+        else:
+            wait_for(lambda: any(path.is_file() for path in folder.rglob("*")), 0.001)
+        time.sleep(delay)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert not (tmp_path / "killed" / "policy").exists()
 
     again = subprocess.run(command("killed"), check=True, capture_output=True, text=True, timeout=200)
     assert "resumed" in again.stderr
@@ -159,11 +167,16 @@ def test_a_killed_run_started_again_gives_the_same_parameters_bit_by_bit(
     assert curves[0] == curves[1]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
+def newest(checkpoints: Path) -> int:
+    """Step of the newest whole checkpoint; 0 if there is none."""
+    return max((int(path.parent.name[5:]) for path in checkpoints.glob("*/step-*/complete.json")), default=0)
+
+
+def wait_for(condition: Callable[[], bool], interval: float, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.02)
+        time.sleep(interval)
 
 
 def test_a_dataset_without_training_problems_is_refused(tmp_path: Path, base_model: Path) -> None:
