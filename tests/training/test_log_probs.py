@@ -48,11 +48,11 @@ def test_behaviour_old_and_new_log_probs_and_entropy_are_at_the_sampling_tempera
     (response,) = TransformersGenerator(model, tokenizer, 1).generate([Request([4, 0, 1], 1, seed=4)], sampling)
     roll_out = Rollout(lambda _: None, (4, 0, 1), tuple(response.ids), Future())  # type: ignore[arg-type,return-value]
 
-    def networks(packed: Packed) -> tuple[Tensor, ...]:
-        found: tuple[Tensor, ...] = policy(packed, temperature)
+    def networks(packed: Packed) -> tuple[Tensor, Tensor | None]:
+        found: tuple[Tensor, Tensor | None] = policy(packed, temperature, entropy=True)
         return found
 
-    (scores,) = score([roll_out], networks, networks, lambda packed: (packed.rows.float(),), budget=100)
+    (scores,) = score([roll_out], networks, networks, lambda packed: packed.rows.float(), budget=100)
     with torch.no_grad():
         logits = plain(input_ids=torch.tensor([[4, 0, 1, *response.ids]])).logits[0].double().numpy()
     for t, id_ in enumerate(response.ids):
@@ -67,30 +67,63 @@ def test_behaviour_old_and_new_log_probs_and_entropy_are_at_the_sampling_tempera
 
 def test_a_bf16_policy_scores_in_float32() -> None:
     policy = Policy(made("llama").to(torch.bfloat16))
-    log_probs, entropy = policy(pack([[1, 2]], [[3, 4, 5]], CPU), 0.8)
+    log_probs, entropy = policy(pack([([1, 2], [[3, 4, 5], [6]])], CPU), 0.8, entropy=True)
+    assert entropy is not None
     assert (log_probs.dtype, entropy.dtype) == (torch.float32, torch.float32)
     # bf16 would hold at most 8 bits: neighbours differ by 2^-7 at this size.
     assert (log_probs != log_probs.to(torch.bfloat16).float()).any()
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=7), st.integers(1, 40))
-def test_scores_are_in_the_order_of_the_roll_outs_whatever_the_budget(lengths: list[int], budget: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.lists(st.integers(1, 9), min_size=1, max_size=4)), min_size=1, max_size=5),
+    st.integers(1, 60),
+)
+def test_scores_are_in_the_order_of_the_roll_outs_whatever_the_budget(
+    groups: list[tuple[int, list[int]]], budget: int
+) -> None:
     # Each network tells which token it was asked about, so a mix-up would show.
-    roll_outs = []
-    for index, length in enumerate(lengths):
-        prompt, response = tuple(range(index + 1)), tuple(range(100 * index, 100 * index + length))
-        roll_outs.append(Rollout(lambda _: None, prompt, response, Future()))  # type: ignore[arg-type,return-value]
+    roll_outs: list[Rollout] = []
+    for width, lengths in groups:  # Of one width are the same prompts, neighbours or not.
+        for length in lengths:
+            index = len(roll_outs) + 1
+            prompt, response = tuple(range(width)), tuple(range(100 * index, 100 * index + length))
+            roll_outs.append(Rollout(lambda _: None, prompt, response, Future()))  # type: ignore[arg-type,return-value]
+    passes: list[tuple[int, int]] = []
 
     def told(packed: Packed) -> tuple[Tensor, Tensor]:
-        return packed.input_ids[packed.rows].float(), packed.input_ids[packed.rows - 1].float()
+        passes.append((len(packed.input_ids), int((packed.targets % 100 == 0).sum())))
+        return packed.targets.float(), packed.input_ids[packed.rows].float()
 
-    found = score(roll_outs, told, told, lambda packed: (packed.position_ids[packed.rows].float(),), budget)
+    def reference(packed: Packed) -> tuple[Tensor, None]:
+        return packed.targets.float(), None
+
+    found = score(roll_outs, told, reference, lambda packed: packed.position_ids[packed.rows] + 1.0, budget)
+    assert len(found) == len(roll_outs)
+    assert all(tokens <= budget or samples == 1 for tokens, samples in passes)
     for one, roll_out in zip(found, roll_outs, strict=True):
         whole = [*roll_out.prompt_ids, *roll_out.response_ids]
         assert one.log_probs.tolist() == one.reference_log_probs.tolist() == list(roll_out.response_ids)
         assert one.entropy.tolist() == whole[len(roll_out.prompt_ids) - 1 : -1]
         assert one.values.tolist() == list(range(len(roll_out.prompt_ids), len(whole)))
+
+
+def test_roll_outs_of_a_prompt_are_scored_in_one_pass_that_reads_it_once() -> None:
+    roll_outs = [
+        Rollout(lambda _: None, prompt, response, Future())  # type: ignore[arg-type,return-value]
+        for prompt, response in [((1, 2, 3), (4, 5)), ((1, 2, 3), (6,)), ((1, 2, 3), (7, 8, 9)), ((1, 2), (5, 5))]
+    ]
+    seen: list[list[int]] = []
+
+    def told(packed: Packed) -> tuple[Tensor, Tensor]:
+        seen.append(packed.input_ids.tolist())
+        return packed.targets.float(), packed.targets.float()
+
+    score(roll_outs, told, told, lambda packed: packed.targets.float(), budget=100)
+    # Shorter ones first; of each response all but its last token.
+    assert seen == [[1, 2, 5, 1, 2, 3, 4, 7, 8]] * 2
+    with pytest.raises(AssertionError):  # A policy that was not asked for the entropy.
+        score(roll_outs, lambda packed: (told(packed)[0], None), told, lambda packed: packed.targets.float(), 100)
 
 
 @pytest.mark.parametrize("top_p", [0.9, 0.999, 1.1, 0])

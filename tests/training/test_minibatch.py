@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import torch
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from stepcoder.model.batch import micro_batches, shared_out
+from stepcoder.model.batch import micro_batches, pack, shared_out, units
 from stepcoder.model.seeds import permutation
 
 lengths = st.lists(st.integers(2, 60), max_size=40)
@@ -41,9 +42,61 @@ def test_ranks_have_all_sequences_once_the_same_number_of_passes_and_about_as_ma
     assert len(shares[0]) == needed
 
 
+prompts_of_samples = st.lists(
+    st.tuples(
+        st.lists(st.integers(0, 1), min_size=1, max_size=9),
+        st.lists(st.integers(1, 30), min_size=1, max_size=6),
+        st.integers(1, 2),
+    ),
+    max_size=8,
+).map(lambda turns: [(prompt, length) for prompt, lengths, often in turns for length in lengths * often])
+"""Prompts and the response lengths of their samples; so few ids that a prompt comes up again."""
+
+
+@given(prompts_of_samples, budgets)
+@example([([1], 5), ([1], 5), ([1], 5)], 11)
+@example([([1], 5), ([1, 1], 5), ([1], 5)], 100)
+def test_units_are_neighbours_with_the_same_prompt_as_many_as_the_budget_allows(
+    samples: list[tuple[list[int], int]], budget: int
+) -> None:
+    prompts, lengths = [prompt for prompt, _ in samples], [length for _, length in samples]
+    together, tokens = units(prompts, lengths, budget)
+    assert [index for unit in together for index in unit] == list(range(len(samples)))
+    assert len(together) == len(tokens)
+    for unit, count in zip(together, tokens, strict=True):
+        assert unit
+        assert all(prompts[index] == prompts[unit[0]] for index in unit)
+        assert count == len(prompts[unit[0]]) + sum(lengths[index] for index in unit)
+        assert count <= budget or len(unit) == 1
+        # What goes through the network is no more than that.
+        packed = pack([(prompts[unit[0]], [[0] * lengths[index] for index in unit])], torch.device("cpu"))
+        assert len(packed.input_ids) == count - len(unit)
+    for one, two, count in zip(together, together[1:], tokens, strict=False):
+        # The next sample has another prompt or no room.
+        assert prompts[two[0]] != prompts[one[0]] or count + lengths[two[0]] > budget
+
+
+@given(prompts_of_samples, budgets, st.integers(1, 4))
+def test_micro_batches_of_units_keep_the_budget_unless_one_sample_alone_does_not(
+    samples: list[tuple[list[int], int]], budget: int, ranks: int
+) -> None:
+    together, tokens = units([prompt for prompt, _ in samples], [length for _, length in samples], budget)
+    shares = shared_out(tokens, budget, ranks)
+    placed = sorted(index for groups in shares for group in groups for unit in group for index in together[unit])
+    assert placed == list(range(len(samples)))
+    for group in (group for groups in shares for group in groups):
+        alone = sum(len(together[unit]) for unit in group) <= 1
+        assert alone or sum(tokens[unit] for unit in group) <= budget
+
+
 def test_groups_by_hand() -> None:
     # Shorter ones first: 2, 3, 5 fill 10; 7 and 30 stand alone.
     assert micro_batches([7, 3, 30, 2, 5], 10) == [[3, 1, 4], [0], [2]]
+    # 2 + 3 + 4 fill the budget of 10 up to 1, so the third sample of the prompt stands behind it once more.
+    assert units([[7, 7], [7, 7], [7, 7], [8], [7, 7]], [3, 4, 2, 30, 1], 10) == (
+        [[0, 1], [2], [3], [4]],
+        [9, 4, 31, 3],
+    )
     # The longest first, each to the rank with the least: 9 | 8, then 7 to the second, 2 to the first.
     assert shared_out([2, 9, 7, 8], 100, 2) == [[[0, 1]], [[2, 3]]]
     # One sequence for two ranks: the second takes part with an empty group.

@@ -9,14 +9,18 @@ add up to `L`, so the gradients add up too. With a mean over each group instead,
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from stepcoder.model.seeds import permutation
+from stepcoder.platform import engine
 from stepcoder.platform.launch import launch
 from stepcoder.ppo import PpoConfig
 from stepcoder.ppo.experience import Experience
@@ -72,12 +76,19 @@ def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: 
 
 @settings(max_examples=12, deadline=None)
 @given(
-    lengths=st.lists(st.integers(1, 25), min_size=1, max_size=9), budget=st.integers(1, 120), seed=st.integers(0, 999)
+    lengths=st.lists(st.integers(1, 25), min_size=1, max_size=9),
+    samples_a_prompt=st.integers(1, 9),
+    budget=st.integers(1, 120),
+    seed=st.integers(0, 999),
 )
+@example(lengths=[9, 2, 30, 5, 17, 3, 3, 12], samples_a_prompt=1, budget=1, seed=0)
+@example(lengths=[9, 2, 30, 5, 17, 3, 3, 12], samples_a_prompt=8, budget=1, seed=0)
+@example(lengths=[9, 2, 30, 5, 17, 3, 3, 12], samples_a_prompt=8, budget=25, seed=0)
+@example(lengths=[4, 4, 4, 1, 1, 1, 1, 1, 1], samples_a_prompt=3, budget=15, seed=0)
 def test_any_split_into_micro_batches_gives_the_gradient_of_the_formula(
-    lengths: list[int], budget: int, seed: int
+    lengths: list[int], samples_a_prompt: int, budget: int, seed: int
 ) -> None:
-    data = steps.experience(lengths, "some", seed)
+    data = steps.experience(lengths, "some", samples_a_prompt, seed)
     config = steps.config(micro_batch_tokens=budget)
     _, split, passes = split_up(data, config)
     _, whole, _ = split_up(data, steps.config(micro_batch_tokens=10_000))
@@ -94,14 +105,14 @@ def test_any_split_into_micro_batches_gives_the_gradient_of_the_formula(
 def test_padding_may_hold_anything() -> None:
     lengths = [9, 2, 30]
     config = steps.config(micro_batch_tokens=20)
-    clean, dirty = (split_up(steps.experience(lengths, "some", garbage=bad), config) for bad in (False, True))
+    clean, dirty = (split_up(steps.experience(lengths, "some", 2, garbage=bad), config) for bad in (False, True))
     for name, gradient in dirty[1].items():
         assert torch.equal(gradient, clean[1][name]), name
     assert dirty[0] == clean[0]
 
 
 def test_the_losses_that_are_told_are_those_of_the_step_and_not_of_its_last_group() -> None:
-    data = steps.experience([9, 2, 30, 5], "some")
+    data = steps.experience([9, 2, 30, 5], "some", 2)
     told = [split_up(data, steps.config(micro_batch_tokens=budget))[0] for budget in (8, 10_000)]
     assert told[0] == pytest.approx(told[1], rel=1e-5)
     assert 0 < told[0]["clip_fraction"] <= 1
@@ -116,9 +127,10 @@ def test_a_mini_batch_without_a_token_of_the_policy_takes_no_policy_step_and_giv
     assert metrics["policy_loss"] == metrics["clip_fraction"] == 0
 
 
-def test_a_masked_sample_beside_others_changes_neither_loss_nor_gradient_of_the_policy() -> None:
-    data = steps.experience([6, 8], "one")  # Of the second sample no token counts.
-    alone = steps.experience([6, 8], "one")
+@pytest.mark.parametrize("samples_a_prompt", [1, 2])
+def test_a_masked_sample_beside_others_changes_neither_loss_nor_gradient_of_the_policy(samples_a_prompt: int) -> None:
+    data = steps.experience([6, 8], "one", samples_a_prompt)  # Of the second sample no token counts.
+    alone = steps.experience([6, 8], "one", samples_a_prompt)
     object.__setattr__(alone, "samples", data.samples[:1])
     for budget in (1, 10_000):
         config = steps.config(micro_batch_tokens=budget)
@@ -137,13 +149,87 @@ def test_every_epoch_and_mini_batch_is_an_optimiser_step_and_each_sample_is_in_o
     assert taken == [3, 2] * 3
 
 
+def test_prompts_have_an_order_of_their_own_in_every_epoch_and_their_samples_stay_together() -> None:
+    # Neighbours with one prompt are its samples; the fifth prompt has one alone.
+    data = steps.experience([3, 4, 5, 6, 7, 8, 9, 10, 11], "some", 2)
+    prompts = [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
+    policy, critic = (steps.Summed(network) for network in steps.networks())
+    seen: list[list[int]] = []
+    rows: list[int] = []
+    once = Experience.packed
+
+    def packed(self: Experience, unit_list: Any) -> Any:
+        rows.extend(index for unit in unit_list for index in unit)
+        return once(self, unit_list)
+
+    def step(losses: Any) -> engine.Step:
+        rows.clear()
+        for loss in losses:
+            loss()
+        seen.append(list(rows))
+        return engine.Step(0.0, False)
+
+    critic.step = step  # type: ignore[method-assign]
+    config = steps.config(minibatches=3, ppo_epochs=4, micro_batch_tokens=10_000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Experience, "packed", packed)
+        update(data, policy, critic, config, seed=7)  # type: ignore[arg-type]
+    expected = []
+    for epoch in range(4):
+        order = [sample for turn in permutation(5, "mini-batches", 7, epoch) for sample in prompts[turn]]
+        expected += [order[begin : begin + 3] for begin in (0, 3, 6)]
+    assert [sorted(rows) for rows in seen] == [sorted(rows) for rows in expected]
+    assert len({tuple(rows) for rows in expected}) > 3  # The epochs differ.
+
+
+def test_samples_that_share_a_prompt_cost_its_tokens_once_and_what_does_not_fit_costs_them_again() -> None:
+    data = steps.experience([3, 4, 5, 6], "some", 4)
+    prompt = len(data.samples[0].prompt_ids)
+    costs = []
+    for budget in (10_000, prompt + 7, 1):
+        policy, critic = (steps.Summed(network) for network in steps.networks())
+        read: list[int] = []
+        critic.network.register_forward_pre_hook(lambda _, args, read=read: read.append(len(args[0].input_ids)))
+        update(data, policy, critic, steps.config(micro_batch_tokens=budget), seed=1)  # type: ignore[arg-type]
+        costs.append(sorted(read))
+    # 18 response tokens, of which the last of each response is not read.
+    assert costs == [
+        [prompt + 14],
+        sorted([prompt + 5, prompt + 4, prompt + 5]),
+        [prompt + n for n in (2, 3, 4, 5)],
+    ]
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one rank and then two have left what they found."""
     out = tmp_path_factory.mktemp("update")
     config = steps.Config(out=str(out))
     steps.all_cases(config)
     launch("tests.training.update_steps:Config:all_cases", config, processes=2)
+    return out
+
+
+@pytest.fixture(scope="module")
+def found(out: Path) -> dict[int, Any]:
     return {count: torch.load(out / f"found-{count}.pt", weights_only=False) for count in (1, 2)}
+
+
+@pytest.mark.slow
+def test_advantages_are_whitened_over_all_ranks_tokens_because_every_rank_holds_all(out: Path) -> None:
+    one, *two = (torch.load(out / f"assembled-{name}.pt", weights_only=False) for name in ("1-0", "2-0", "2-1"))
+    lengths = steps.SHAPES["shared"][0]
+    for found in two:
+        assert [sample.tokens for sample in found.samples] == lengths
+        for name in ("advantages", "returns", "rewards", "values", "response_mask"):
+            assert torch.equal(getattr(found, name), getattr(one, name)), name
+    raw, white = (numbers[one.response_mask].double().numpy() for numbers in (one.returns - one.values, one.advantages))
+    np.testing.assert_allclose(white, (raw - raw.mean()) / raw.std(), atol=1e-5)
+    assert abs(white.mean()) < 1e-5
+    assert white.std() == pytest.approx(1, abs=1e-5)
+    # The tokens of rank 0 alone, every second prompt, have another mean: whitened by themselves they would differ.
+    mine = torch.arange(len(lengths)) // steps.SHAPES["shared"][2] % 2 == 0
+    assert abs(one.advantages[mine][one.response_mask[mine]].mean()) > 0.05
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +15,9 @@ from stepcoder.model.critic import Critic
 from stepcoder.model.policy import Policy
 from stepcoder.platform import engine, ranks
 from stepcoder.ppo import PpoConfig
-from stepcoder.ppo.experience import Experience
+from stepcoder.ppo.experience import Experience, Scores, assemble
 from stepcoder.ppo.update import update
-from stepcoder.rollouts import Sample
+from stepcoder.rollouts import Sample, in_order
 from stepcoder.sandbox import Outcome, Verdict
 from tests.training.architectures import SIZE, made
 from tests.training.rank_steps import Config
@@ -28,27 +29,35 @@ SETTINGS: dict[str, Any] = {
     "minibatches": 1, "clip_low": 0.1, "clip_high": 0.1, "value_clip": 0.1,
 }  # fmt: skip
 
-SHAPES: dict[str, tuple[list[int], str]] = {
-    "uneven": ([9, 2, 30, 5, 17, 3, 3, 12], "some"),
-    "one long": ([40, 2, 2, 2, 2], "some"),
-    "a rank without a sample": ([7], "some"),
-    "nothing in the policy's mask": ([4, 9, 3], "none"),
-    "all masked but one": ([6, 8, 5, 7], "one"),
+SHAPES: dict[str, tuple[list[int], str, int]] = {
+    "uneven": ([9, 2, 30, 5, 17, 3, 3, 12], "some", 1),
+    "one long": ([40, 2, 2, 2, 2], "some", 1),
+    "a rank without a sample": ([7], "some", 1),
+    "nothing in the policy's mask": ([4, 9, 3], "none", 1),
+    "all masked but one": ([6, 8, 5, 7], "one", 1),
+    "shared": ([9, 2, 30, 5, 17, 3, 3, 12, 1, 1, 4, 4], "some", 4),
+    "one prompt for all": ([5, 9, 3, 1, 7, 7, 7], "some", 7),
+    "shared with a masked one": ([6, 8, 5, 7], "one", 2),
 }
-"""Lengths of the responses, and how much of them the policy's mask keeps."""
+"""Lengths of the responses, how much of them the policy's mask keeps, and samples of each prompt."""
 
 
 def config(**more: Any) -> PpoConfig:
     return PpoConfig(**{**SETTINGS, **more})
 
 
-def experience(lengths: Sequence[int], kept: str, seed: int = 0, *, garbage: bool = True) -> Experience:
+def experience(
+    lengths: Sequence[int], kept: str, samples_a_prompt: int = 1, seed: int = 0, *, garbage: bool = True
+) -> Experience:
     """Old log-probs near those of nobody: ratios on both sides of the clip; padding holds NaN."""
     rng = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     samples = []
+    prompt: list[int] = []
     for index, length in enumerate(lengths):
-        prompt, response = ([rng.randrange(SIZE) for _ in range(n)] for n in (rng.randint(1, 6), length))
+        if index % samples_a_prompt == 0:
+            prompt = [rng.randrange(SIZE) for _ in range(rng.randint(1, 6))]
+        response = [rng.randrange(SIZE) for _ in range(length)]
         verdict = Verdict("p", Outcome.PASS, ())
         samples.append(Sample("p", index, "", "", "", verdict, tuple(prompt), tuple(response), (), truncated=False))
     shape = (len(lengths), max(lengths))
@@ -120,9 +129,25 @@ def moments(running: engine.Engine) -> dict[str, Tensor]:
 
 CASES = [
     *((name, 10, 0) for name in SHAPES), ("uneven", 10_000, 0), ("uneven", 10, 2), ("uneven", 10, 3),
-    ("a rank without a sample", 10, 3),
+    ("a rank without a sample", 10, 3), ("shared", 40, 0), ("shared", 40, 2), ("shared", 40, 3), ("shared", 10_000, 0),
 ]  # fmt: skip
 """Shape, token budget of a micro-batch, ZeRO stage."""
+
+
+def assembled() -> Experience:
+    """Each rank has scores for what it sampled, every second prompt; then all assemble what all have."""
+    data = experience(*SHAPES["shared"])
+    n = SHAPES["shared"][2]
+    mine = []
+    for index, sample in enumerate(data.samples):
+        if index // n % ranks.count() == ranks.rank():
+            generator = torch.Generator().manual_seed(index)
+            # What rank 0 sampled alone has another mean than all of it.
+            numbers = [torch.randn(sample.tokens, generator=generator) + index for _ in range(4)]
+            mine.append((sample, Scores(*numbers), float(index % 3)))
+    samples, scores, rewards = zip(*in_order(mine, n), strict=True)
+    told = [dataclasses.replace(sample, log_probs=(0.0,) * sample.tokens) for sample in samples]
+    return assemble(told, rewards, scores, [], config(use_execution_mask=False), beta=0.1)
 
 
 def all_cases(settings: Config) -> None:
@@ -133,5 +158,6 @@ def all_cases(settings: Config) -> None:
         policy, critic = engines(stage)
         metrics = update(experience(*SHAPES[name]), policy, critic, config(micro_batch_tokens=budget), seed=1)
         found[name, budget, stage] = metrics, {**moments(policy), **moments(critic)}
+    torch.save(assembled(), Path(settings.out) / f"assembled-{ranks.count()}-{ranks.rank()}.pt")
     if ranks.is_main():
         torch.save(found, Path(settings.out) / f"found-{ranks.count()}.pt")
