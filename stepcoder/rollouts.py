@@ -72,6 +72,7 @@ class Rollout:
     sample: Callable[[Verdict], Sample]
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
+    log_probs: tuple[float, ...]
     verdict: Future[Verdict]
 
     def judged(self) -> Sample:
@@ -122,7 +123,7 @@ class Sampler:
         requests = [Request(task.prompt_ids, n, own) for task, own in zip(mine, seeds, strict=True)]
         begun: dict[tuple[int, int], Rollout] = {}
         for response in self.generator.generate(requests, sampling):
-            task, ids = mine[response.request], tuple(response.ids)
+            task, ids, log_probs = mine[response.request], tuple(response.ids), tuple(response.log_probs)
             completion = text_of(bytes_of(ids, self.table))
             program = program_of(task.opened, completion)
             name = f"{task.problem.id}#{response.number}"
@@ -136,11 +137,11 @@ class Sampler:
                 program,
                 prompt_ids=task.prompt_ids,
                 response_ids=ids,
-                log_probs=tuple(response.log_probs),
+                log_probs=log_probs,
                 truncated=ids[-1] not in self.generator.ends,
             )
             verdict = self.sandbox.submit(job)
-            begun[response.request, response.number] = Rollout(sample, task.prompt_ids, ids, verdict)
+            begun[response.request, response.number] = Rollout(sample, task.prompt_ids, ids, log_probs, verdict)
         return [begun[place] for place in sorted(begun)]
 
     def sample(

@@ -129,10 +129,10 @@ class OurStep:
 
     def scoring(self, samples: list[Sample], config: PpoConfig) -> Experience:
         """The step's data with rewards that need no judge."""
-        policy, critic = self.engines
+        _, critic = self.engines
         scores = score(
             cast(list[Rollout], samples),
-            lambda packed: policy(packed, config.temperature, entropy=True),
+            None,  # like TRL: log-probs as the sampling had them
             lambda packed: self.reference(packed, config.temperature),
             critic,
             config.micro_batch_tokens,

@@ -51,6 +51,9 @@ class PpoConfig(TrainingConfig):
     """PPO steps at the start of a stage with a new critic in which only the critic learns."""
     ppo_epochs: int = Field(1, ge=1)
     """Passes over a step's roll-outs."""
+    old_log_probs: Literal["recomputed", "sampled"] = "recomputed"
+    """What ratios are measured from: log-probs `recomputed` before the update by the code that trains, or those that
+    were `sampled` with the tokens, which saves a forward pass; in fp32 the two differ by rounding."""
     minibatches: int = Field(4, ge=1)
     """Optimiser steps a pass."""
 

@@ -28,6 +28,7 @@ class Scores:
 
     log_probs: Float[Tensor, " response"]
     entropy: Float[Tensor, " response"]
+    """Of each token's distribution; where the policy was not asked, its estimate by the drawn token, `-log p`."""
     reference_log_probs: Float[Tensor, " response"]
     values: Float[Tensor, " response"]
 
@@ -74,13 +75,13 @@ Values = Callable[[Packed], Tensor]
 
 @torch.no_grad()
 def score(
-    roll_outs: Sequence[Rollout], policy: LogProbs, reference: LogProbs, critic: Values, budget: int
+    roll_outs: Sequence[Rollout], policy: LogProbs | None, reference: LogProbs, critic: Values, budget: int
 ) -> list[Scores]:
     """What the three networks say of this rank's roll-outs; their programs may still be judged meanwhile.
 
     Args:
         roll_outs: with responses that are not empty.
-        policy: log-probs and entropy under the policy that sampled them.
+        policy: log-probs and entropy under the policy that sampled them; `None`: those of the sampling count.
         reference: log-probs under the frozen SFT policy.
         critic: values under the critic before this step's update.
         budget: tokens of one forward pass.
@@ -97,11 +98,16 @@ def score(
             or [([0], [[0]])],
             device(),
         )
-        (log_probs, entropy), (reference_log_probs, _), values = policy(packed), reference(packed), critic(packed)
-        assert entropy is not None
+        (reference_log_probs, _), values = reference(packed), critic(packed)
+        own = policy(packed) if policy is not None else None
         if chosen:
             rows = [index for unit in chosen for index in unit]
             sizes = [len(roll_outs[index].response_ids) for index in rows]
+            if own is None:
+                log_probs = torch.cat([torch.tensor(roll_outs[index].log_probs) for index in rows])
+                own = log_probs, -log_probs
+            log_probs, entropy = own
+            assert entropy is not None
             whole = (log_probs, entropy, reference_log_probs, values)
             parts = [torch.split(numbers.cpu(), sizes) for numbers in whole]
             scored |= {index: Scores(*numbers) for index, *numbers in zip(rows, *parts, strict=True)}

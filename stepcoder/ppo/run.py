@@ -189,7 +189,9 @@ class _Stage:
         ranks.at(f"scoring of step {step + 1}")
         scores = score(
             begun,
-            partial(self.policy_engine, temperature=config.temperature, entropy=True),
+            partial(self.policy_engine, temperature=config.temperature, entropy=True)
+            if config.old_log_probs == "recomputed"
+            else None,
             self._reference_scores,
             self.critic_engine,
             config.micro_batch_tokens,

@@ -226,3 +226,15 @@ def test_an_output_inside_another_is_refused_because_it_would_be_lost(
     for place in ("policy", "policy/critic", "policy/"):
         with pytest.raises(DataError, match=r"out_critic=.*lies in out="):
             train_ppo(config.model_copy(update={"out_critic": str(tmp_path / place)}))
+
+
+def test_log_probs_of_the_sampling_train_as_recomputed_ones_do(dataset: Path, policy: Path, tmp_path: Path) -> None:
+    for choice in ("recomputed", "sampled"):
+        train_ppo(ppo_config(dataset, policy, tmp_path / choice, steps=2, old_log_probs=choice))
+    recomputed, sampled = (
+        load_file(tmp_path / name / "policy" / "model.safetensors") for name in ("recomputed", "sampled")
+    )
+    for name, weight in recomputed.items():
+        torch.testing.assert_close(sampled[name], weight, rtol=1e-3, atol=2e-5)
+    for line in lines(tmp_path / "sampled" / "policy" / "metrics.jsonl"):
+        assert line.get("ratio_deviation", 0) < 1e-4
