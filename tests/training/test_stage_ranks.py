@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,9 @@ import torch
 from safetensors.torch import load_file
 
 from stepcoder.platform.launch import launch
+from stepcoder.ppo import PpoConfig
 from tests.training import stage_steps as steps
-from tests.training.trainings import lines, without_times
+from tests.training.trainings import lines, wait_for, without_times
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +69,13 @@ def assert_same(one: Path, two: Path) -> None:
             assert (weight - theirs[name]).abs().mean() < 1e-6
 
 
+def command_line(settings: PpoConfig) -> list[str]:
+    """The command of a stage with these settings."""
+    values = settings.model_dump(mode="json", exclude={"conditional_kinds"})
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
+    return [sys.executable, "-m", "stepcoder.cli", "ppo", *flags]
+
+
 @pytest.mark.parametrize("name", steps.CASES)
 def test_two_ranks_give_the_curves_and_weights_of_one(outputs: dict[int, Path], name: str) -> None:
     assert_same(outputs[1] / name, outputs[2] / name)
@@ -92,13 +101,35 @@ def test_the_command_line_starts_the_ranks(
     monkeypatch.setenv("STEPCODER_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     settings = steps.settings_of("ppo-2", config, tmp_path, nproc_per_node=2)
-    flags = [
-        f"--{name.replace('_', '-')}={value}"
-        for name, value in settings.model_dump(mode="json", exclude={"conditional_kinds"}).items()
-        if value is not None
-    ]
-    command = [sys.executable, "-m", "stepcoder.cli", "ppo", *flags]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    ended = subprocess.run(command_line(settings), capture_output=True, text=True, timeout=200)
     assert ended.returncode == 0, ended.stderr
     assert "processes=2" in ended.stderr
+    assert_same(outputs[1] / "ppo-2", tmp_path / "ppo-2")
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_killed_training_goes_on_with_another_number_of_ranks(
+    before: int,
+    after: int,
+    outputs: dict[int, Path],
+    config: steps.Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STEPCODER_HOME", str(tmp_path))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    places = {"checkpoints": str(tmp_path / "checkpoints"), "checkpoint_every": 1}
+
+    def command(ranks: int) -> list[str]:
+        return command_line(steps.settings_of("ppo-2", config, tmp_path, nproc_per_node=ranks, **places))
+
+    quiet = subprocess.DEVNULL
+    killed = subprocess.Popen(command(before), stdout=quiet, stderr=quiet)
+    wait_for(lambda: any((tmp_path / "checkpoints").glob("*/step-*/complete.json")), 0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "ppo-2" / "policy").exists()
+    again = subprocess.run(command(after), capture_output=True, text=True, timeout=200)
+    assert again.returncode == 0, again.stderr
+    assert "event=resumed" in again.stderr
     assert_same(outputs[1] / "ppo-2", tmp_path / "ppo-2")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +43,10 @@ def ppo_config(dataset: Path, policy: Path, out: Path, **more: Any) -> PpoConfig
 
 def without_times(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if "second" not in name} for line in curve]
+
+
+def wait_for(condition: Callable[[], bool], interval: float, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(interval)
