@@ -21,7 +21,7 @@ from stepcoder.errors import DataError
 from stepcoder.model.attention import Layout, Shape, packed_attention
 from stepcoder.model.batch import Group, Packed, pack
 from stepcoder.model.critic import Critic
-from stepcoder.model.policy import Policy
+from stepcoder.model.policy import Policy, states
 from tests.training.architectures import READ, REFUSED, SIZE, made
 
 CPU = torch.device("cpu")
@@ -93,15 +93,20 @@ def value_alone(backbone: Any, head: Tensor, prompt: list[int], response: list[i
 
 
 def assert_same_gradients(ours: nn.Module, theirs: nn.Module, tolerance: float) -> None:
-    """Of each weight, within a share of its largest entry."""
+    """Of each weight, within a share of its largest entry, or of a tenth of the largest of all.
+
+    Some gradients are nothing but cancellation, such as that of a bias of the keys, and keep the rounding of their
+    terms: norms of the Llama family are computed in float32 in a float64 model too.
+    """
     expected = dict(theirs.named_parameters())
+    largest = max(weight.grad.abs().max().item() for weight in expected.values() if weight.grad is not None)
     for key, weight in ours.named_parameters():
         gradient = expected[key].grad
         if gradient is None:  # The LM head does not belong to the critic.
             assert weight.grad is None, key
             continue
         assert weight.grad is not None, key
-        bound = tolerance * max(gradient.abs().max().item(), 1e-3)
+        bound = tolerance * max(gradient.abs().max().item(), 0.1 * largest)
         torch.testing.assert_close(weight.grad, gradient, rtol=0, atol=bound, msg=key)
 
 
@@ -136,14 +141,31 @@ def test_every_gradient_of_packed_sequences_is_the_sum_of_each_ones(
 ) -> None:
     count = sum(len(response) for _, response in flat(groups))
     weights = torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    # The LM head scores in float32, whatever the weights are; all else is in float64.
     model, network = copy.deepcopy(plain(name)).double().train(), Policy(made(name), 1e-3).double().train()
     if again:
         network.gradient_checkpointing_enable()
         assert network.language_model.is_gradient_checkpointing
     (torch.cat([alone(model, *sequence)[0] for sequence in flat(groups)]) * weights).sum().backward()
-    (network(pack(groups, CPU), TEMPERATURE)[0] * weights).sum().backward()
+    # Past the scoring head, which is in float32 whatever the weights are: here all is float64.
+    packed = pack(groups, CPU)
+    logits = network.language_model.get_output_embeddings()(states(network.language_model.base_model, packed))
+    logs = (logits / TEMPERATURE).log_softmax(-1).gather(1, packed.targets.unsqueeze(1)).squeeze(1)
+    (logs * weights).sum().backward()
     assert_same_gradients(network.language_model, model, 1e-5)
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "checkpointing"])
+@pytest.mark.parametrize("groups", [ONE_BY_ONE, SHARED], ids=["one by one", "shared"])
+@pytest.mark.parametrize("name", SHARING)
+def test_every_gradient_through_the_scoring_head_too(name: str, groups: list[Group], again: bool) -> None:
+    weights = torch.linspace(-1, 1, sum(len(response) for _, response in flat(groups)))
+    for chunk in (1e-3, 64):  # Probabilities computed again, and kept.
+        model, network = copy.deepcopy(plain(name)).train(), Policy(made(name), chunk).train()
+        if again:
+            network.gradient_checkpointing_enable()
+        (torch.cat([alone(model, *sequence)[0] for sequence in flat(groups)]) * weights).sum().backward()
+        (network(pack(groups, CPU), TEMPERATURE)[0] * weights).sum().backward()
+        assert_same_gradients(network.language_model, model, 1e-5)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "checkpointing"])
@@ -161,15 +183,16 @@ def test_values_come_from_the_state_before_each_token_and_so_do_their_gradients(
         assert network.backbone.is_gradient_checkpointing
     head = network.value_head.weight.detach().clone().requires_grad_()
     expected = torch.cat([value_alone(model, head, *sequence) for sequence in flat(groups)])
-    weights = torch.randn(len(expected), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    # Numbers that float32 holds: values are told in float32, and their gradient is too.
+    weights = torch.randn(len(expected), generator=torch.Generator().manual_seed(seed)).double()
     values = network(pack(groups, CPU))
     assert values.dtype == torch.float32
     torch.testing.assert_close(values.double(), expected, rtol=1e-6, atol=1e-6)
     (expected * weights).sum().backward()
     (values * weights).sum().backward()
-    assert_same_gradients(network.backbone, model, 1e-6)
+    assert_same_gradients(network.backbone, model, 1e-5)
     assert head.grad is not None
-    torch.testing.assert_close(network.value_head.weight.grad, head.grad, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(network.value_head.weight.grad, head.grad, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mistral", "gpt_neox"])
