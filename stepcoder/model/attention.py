@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -36,6 +36,19 @@ class Layout:
     def of(cls, shapes: Sequence[Shape]) -> Layout:
         """The layout of some shapes; a prompt with a single response is one ordinary sequence with it."""
         return cls(tuple((prompt + rs[0], ()) if len(rs) == 1 else (prompt, rs) for prompt, rs in shapes))
+
+    @cached_property
+    def masks(self) -> dict[tuple[int, int, int | None], Tensor]:
+        """Masks made so far, by length, prefix and window; they live as long as the micro-batch."""
+        return {}
+
+    def mask(self, length: int, prefix: int, window: int | None, device: torch.device) -> Tensor:
+        """Which keys each query of a sequence sees, `(length, prefix + length)`: those before it, and itself."""
+        if (length, prefix, window) not in self.masks:
+            queries = torch.arange(prefix, prefix + length, device=device).unsqueeze(1)
+            distance = queries - torch.arange(prefix + length, device=device)
+            self.masks[length, prefix, window] = (distance >= 0) & (distance < (window or prefix + length))
+        return self.masks[length, prefix, window]
 
     @cached_property
     def spans(self) -> _Spans:
@@ -130,13 +143,18 @@ def packed_attention(
             one[:, begin : begin + count * tokens].view(one.shape[0], count, tokens, -1).transpose(0, 1)
             for one in states
         ]
-        pieces.append(_attend_alike(part, prompt, responses, scaling, sliding_window))
+        pieces.append(_attend_alike(layout, part, prompt, responses, scaling, sliding_window))
         begin += count * tokens
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).unsqueeze(0), None
 
 
 def _attend_alike(
-    states: Sequence[Tensor], prompt: int, responses: tuple[int, ...], scaling: float | None, window: int | None
+    layout: Layout,
+    states: Sequence[Tensor],
+    prompt: int,
+    responses: tuple[int, ...],
+    scaling: float | None,
+    window: int | None,
 ) -> Tensor:
     """Attention of prompts and responses of one shape: `(count, heads, tokens, size)` each of query, key and value.
 
@@ -145,7 +163,7 @@ def _attend_alike(
     """
     query, key, value = states
     count, heads = query.shape[:2]
-    mask = None if window is None or prompt <= window else _behind(prompt, 0, window, query.device)
+    mask = None if window is None or prompt <= window else layout.mask(prompt, 0, window, query.device)
     q, k, v = (one[:, :, :prompt] for one in states)
     out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
     outs, begin = [out.transpose(1, 2)], prompt
@@ -168,7 +186,7 @@ def _attend_alike(
             for one in (key, value)
         )
         out = scaled_dot_product_attention(
-            q, k, v, attn_mask=_behind(length, prompt, window, query.device), scale=scaling
+            q, k, v, attn_mask=layout.mask(length, prompt, window, query.device), scale=scaling
         )
         # (count * each, heads, length, size) -> (count, each * length, heads, size)
         outs.append(out.transpose(1, 2).reshape(count, each * length, heads, -1))
@@ -194,14 +212,6 @@ def _on_gpu(
     )  # fmt: skip
     assert isinstance(out, Tensor)
     return out.unsqueeze(0)
-
-
-@lru_cache(maxsize=1024)
-def _behind(length: int, prefix: int, window: int | None, device: torch.device) -> Tensor:
-    """Which keys each query of a sequence sees, `(length, prefix + length)`: those before it, and itself."""
-    queries = torch.arange(prefix, prefix + length, device=device).unsqueeze(1)
-    distance = queries - torch.arange(prefix + length, device=device)
-    return (distance >= 0) & (distance < (window or prefix + length))
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:

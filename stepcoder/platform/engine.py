@@ -12,11 +12,9 @@ import ctypes
 import logging
 import math
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +24,8 @@ from torch import Tensor, nn
 from stepcoder.errors import StepCoderError
 from stepcoder.platform import ranks
 from stepcoder.platform.logs import get_logger
+from stepcoder.platform.plain_adamw import PlainAdamW
+from stepcoder.platform.universal import as_universal
 
 MOST_SKIPPED = 20
 """Optimiser steps in a row that may be skipped before training counts as diverged."""
@@ -154,13 +154,13 @@ class Engine:
         network.train()
         # Float32 sums of bf16 gradients begin with stage 1, and without pages of memory statistics with stage 2.
         stage = max(zero_stage, 2 if precision == "bf16" else int(offload))
-        kind = _PlainAdamW if stage == 0 else torch.optim.AdamW
+        kind = PlainAdamW if stage == 0 else torch.optim.AdamW
         # torch's own AdamW: DeepSpeed's is compiled at start, which needs a compiler and a minute.
         trained = [weight for weight in network.parameters() if weight.requires_grad]
         optimiser = kind(
             trained, lr=learning_rate, betas=(0.9, 0.95), eps=epsilon, weight_decay=weight_decay, fused=True
         )
-        if isinstance(optimiser, _PlainAdamW):
+        if isinstance(optimiser, PlainAdamW):
             optimiser.max_norm = max_gradient_norm
         self.skipped = 0
         """Optimiser steps that were skipped for a gradient that is not finite, since the start or the resume."""
@@ -268,7 +268,7 @@ class Engine:
 
     def save(self, folder: Path, name: str) -> None:
         """Writes weights, optimiser and schedule below `folder / name`; all ranks call it, each writes its part."""
-        # The state that lets another number of ranks load it: see `_universal`.
+        # The state that lets another number of ranks load it: see `universal.py`.
         client_state: dict[str, Any] = {"universal_checkpoint_info": {}}
         self.engine.save_checkpoint(str(folder), tag=name, save_latest=False, client_state=client_state)
 
@@ -283,7 +283,7 @@ class Engine:
             try:
                 if parts not in (0, ranks.count()):
                     log.info("checkpoint is converted", ranks=parts, to=ranks.count())
-                    folder = stack.enter_context(_universal(folder, name))
+                    folder = stack.enter_context(as_universal(folder, name))
                     self.engine._config.load_universal_checkpoint = True
                 found, _ = self.engine.load_checkpoint(str(folder), tag=name)
                 # A universal checkpoint gives all parts one and the same counter, which each part would count up.
@@ -308,58 +308,3 @@ def _zero(stage: int, offload: bool) -> dict[str, Any]:
         if stage == 3:
             settings["offload_param"] = to_memory
     return settings
-
-
-class _PlainAdamW(torch.optim.AdamW):
-    """AdamW without ZeRO, that clips, and skips a gradient that is not finite, as DeepSpeed's own optimisers do.
-
-    Every rank has the same gradient when `step` is called, so no rank has to ask another.
-    """
-
-    max_norm = math.inf
-    overflow = False
-    """What DeepSpeed asks for to count a skipped step and to hold the schedule."""
-    _global_grad_norm = 0.0
-    """What DeepSpeed tells as the gradient's norm."""
-
-    @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        weights = [weight for group in self.param_groups for weight in group["params"] if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm([weight.grad for weight in weights])
-        self._global_grad_norm = norm.item()
-        self.overflow = not math.isfinite(self._global_grad_norm)
-        if not self.overflow:
-            torch.nn.utils.clip_grads_with_norm_(weights, self.max_norm, norm)
-            super().step(closure)
-
-
-@contextmanager
-def _universal(folder: Path, name: str) -> Iterator[Path]:
-    """Turns a checkpoint of any number of ranks, in a scratch folder, into one that any other number can load."""
-    from argparse import Namespace
-
-    from deepspeed.checkpoint import ds_to_universal
-
-    def convert() -> Path:
-        scratch = Path(tempfile.mkdtemp(prefix="stepcoder-universal-"))
-        settings = Namespace(
-            input_folder=str(folder / name),
-            output_folder=str(scratch / name),
-            # In this process: forking one that holds torch's threads can hang.
-            num_extract_workers=1,
-            num_merge_workers=1,
-            keep_temp_folder=False,
-            strict=True,
-            inject_missing_state=False,
-        )
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-            ds_to_universal.main(settings)
-        return scratch
-
-    scratch = ranks.once_a_machine(convert)
-    try:
-        yield scratch
-        ranks.together("checkpoint loaded")
-    finally:
-        if ranks.local_rank() == 0:
-            shutil.rmtree(scratch, ignore_errors=True)

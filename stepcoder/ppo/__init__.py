@@ -1,6 +1,7 @@
 """PPO with a critic, the completion curriculum and execution masks: one pipeline stage of it.
 
-`objective.py` is the mathematics, `experience.py` one step's data, `run.py` the loop. Importing this imports no torch.
+`objective.py` is the mathematics, `experience.py` one step's data, `update.py` its update, `run.py` the loop,
+`artifacts.py` what a stage reads and writes. Importing this imports no torch.
 """
 
 from __future__ import annotations

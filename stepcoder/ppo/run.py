@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from stepcoder import __version__
 from stepcoder import curriculum as cccs
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.model import adapters
 from stepcoder.model.batch import Packed
-from stepcoder.model.critic import Critic, load_critic, save_critic
-from stepcoder.model.load import load_policy, load_tokenizer, local_model, model_digest, read_card, save_policy
+from stepcoder.model.critic import Critic, load_critic
+from stepcoder.model.load import load_tokenizer, local_model
 from stepcoder.model.policy import Policy
 from stepcoder.model.seeds import derived_seed, permutation
-from stepcoder.platform import engine, ranks, storage
+from stepcoder.platform import engine, ranks
 from stepcoder.platform.checkpoints import Checkpoints
 from stepcoder.platform.logs import Clock, get_logger, progress
 from stepcoder.platform.tracking import METRICS_NAME, Tracker
+from stepcoder.ppo.artifacts import (
+    CURRICULUM_NAME,
+    begin_curriculum,
+    check_places,
+    identity,
+    inherited_beta,
+    load_networks,
+    save_all,
+)
 from stepcoder.ppo.config import PpoConfig
 from stepcoder.ppo.experience import assemble, score
 from stepcoder.ppo.moments import NO_REWARDS_YET, Moments
@@ -39,8 +45,6 @@ from stepcoder.validation import Dataset, measured_already, open_dataset, open_s
 
 log = get_logger("ppo")
 
-CURRICULUM_NAME = "curriculum.json"
-
 
 def train(config: PpoConfig) -> None:
     """Trains one stage; publishes policy, critic and curriculum.
@@ -49,11 +53,11 @@ def train(config: PpoConfig) -> None:
         DataError: an input or an output place cannot be used.
         StepCoderError: a fault at run time, such as a full disk.
     """
-    _check_places(config)
+    check_places(config)
     engine.start(config.rank_timeout_seconds)
     dataset = open_dataset(config.dataset)
     tokenizer = load_tokenizer(config.policy)
-    language_model, reference = _networks(config)
+    language_model, reference = load_networks(config)
     critic = load_critic(config.critic or config.reference, config.precision)
     if config.lora_rank:
         adapters.add(critic.backbone, config.lora_rank, config.lora_alpha, config.seed)
@@ -63,8 +67,8 @@ def train(config: PpoConfig) -> None:
         policy=Policy(language_model, config.head_chunk_mib),
         reference=reference,
         critic=critic,
-        curriculum=_begin(config, dataset.train),
-        beta=_inherited_beta(config),
+        curriculum=begin_curriculum(config, dataset.train),
+        beta=inherited_beta(config),
     )
     checkpoints = Checkpoints(config.checkpoints, identity(config, dataset), keep=config.keep_checkpoints)
     with (
@@ -86,40 +90,6 @@ def train(config: PpoConfig) -> None:
         save_all(stage, tokenizer, folder, critic_folder, curriculum_folder)
         write_summary(folder, "ppo", config.stage, before, after, config, dataset)
     checkpoints.clear()
-
-
-def identity(config: PpoConfig, dataset: Dataset) -> dict[str, Any]:
-    """What a checkpoint belongs to: the settings and the content of every input, wherever it lies."""
-    places = {"policy", "reference", "critic", "curriculum", "out_critic", "out_curriculum"}
-    digests: dict[str, Any] = {"dataset": dataset.digest}
-    for name in ("policy", "reference", "critic"):
-        digests[name] = model_digest(place) if (place := getattr(config, name)) else None
-    digests["curriculum"] = storage.address_digest(config.curriculum) if config.curriculum else None
-    settings = {name: value for name, value in config.depends_on.items() if name not in places}
-    return {"step": "ppo", "code_version": __version__, **digests, **settings}
-
-
-def _networks(config: PpoConfig) -> tuple[PreTrainedModel, Policy | None]:
-    """The model that is trained, and the reference; `None` where the model without its adapters is the reference.
-
-    Raises:
-        DataError: with adapters, the policy is neither the reference nor adapters on it.
-    """
-    if not config.lora_rank:
-        reference = Policy(load_policy(config.reference, config.precision), config.head_chunk_mib)
-        return load_policy(config.policy, config.precision), reference
-    model = load_policy(config.reference, config.precision)
-    folder, digest = Path(local_model(config.policy)), model_digest(config.reference)
-    if (folder / adapters.FOLDER).is_dir() and read_card(folder).get("adapter_base") == digest:
-        adapters.load(model, folder / adapters.FOLDER)
-    elif model_digest(config.policy) == digest:
-        adapters.add(model, config.lora_rank, config.lora_alpha, config.seed)
-    else:
-        raise DataError(
-            f"policy={config.policy}: with lora_rank it has to be the reference, or a policy with adapters that were "
-            f"trained on it; reference={config.reference} is another model"
-        )
-    return model, None
 
 
 @dataclass
@@ -326,45 +296,3 @@ class _Stage:
             shutil.copyfile(place / METRICS_NAME, tracker.folder / METRICS_NAME)
         log.info("resumed", step=done, of=self.config.steps)
         return done
-
-
-def save_all(
-    stage: _Stage, tokenizer: PreTrainedTokenizerBase, folder: Path, critic_folder: Path, curriculum_folder: Path
-) -> None:
-    """Writes policy, critic and curriculum with where they come from."""
-    config = stage.config
-    card: Mapping[str, Any] = {
-        "parents": [config.policy, config.reference],
-        "dataset_digest": stage.dataset.digest,
-        "config": config.model_dump(mode="json"),
-    }
-    adapted = bool(config.lora_rank)
-    base, critic_base = config.reference, config.critic or config.reference
-    save_policy(stage.policy.language_model, tokenizer, folder, dict(card), adapter_base=base if adapted else None)
-    critic_card = {**card, "kl_beta": stage.beta}
-    save_critic(stage.critic, tokenizer, critic_folder, critic_card, adapter_base=critic_base if adapted else None)
-    cccs.save(stage.curriculum, curriculum_folder / CURRICULUM_NAME)
-
-
-def _check_places(config: PpoConfig) -> None:
-    """Raises `DataError` where one output would replace another: each folder is published as a whole."""
-    places = {name: getattr(config, name).rstrip("/") for name in ("out", "out_critic", "out_curriculum")}
-    for (outer, folder), (inner, place) in permutations(places.items(), 2):
-        if f"{place}/".startswith(f"{folder}/"):
-            raise DataError(
-                f"{inner}={place} lies in {outer}={folder}, which is written as a whole; give it its own folder"
-            )
-
-
-def _begin(config: PpoConfig, problems: Sequence[Problem]) -> cccs.Curriculum:
-    if not config.use_curriculum:
-        return {problem.id: cccs.Progress(0) for problem in problems}
-    earlier = cccs.load(storage.fetch(config.curriculum) / CURRICULUM_NAME) if config.curriculum else {}
-    return cccs.begin_stage(earlier, problems, config.stage, config.stages, config.conditional_kinds)
-
-
-def _inherited_beta(config: PpoConfig) -> float:
-    """An adaptive KL weight goes on where the stage before left it; a fixed one is the setting."""
-    if config.kl_target is None or config.critic is None:
-        return config.kl_beta
-    return float(read_card(storage.fetch(config.critic)).get("kl_beta", config.kl_beta))

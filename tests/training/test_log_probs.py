@@ -46,7 +46,7 @@ def test_behaviour_old_and_new_log_probs_and_entropy_are_at_the_sampling_tempera
     policy = Policy(model)
     sampling = Sampling(temperature=temperature, top_p=1.0, max_new_tokens=6)
     (response,) = TransformersGenerator(model, tokenizer, 1).generate([Request([4, 0, 1], 1, seed=4)], sampling)
-    roll_out = Rollout(lambda _: None, (4, 0, 1), tuple(response.ids), Future())  # type: ignore[arg-type,return-value]
+    roll_out = Rollout(lambda _: None, (4, 0, 1), tuple(response.ids), (), Future())  # type: ignore[arg-type,return-value]
 
     def networks(packed: Packed) -> tuple[Tensor, Tensor | None]:
         found: tuple[Tensor, Tensor | None] = policy(packed, temperature, entropy=True)
@@ -88,7 +88,7 @@ def test_scores_are_in_the_order_of_the_roll_outs_whatever_the_budget(
         for length in lengths:
             index = len(roll_outs) + 1
             prompt, response = tuple(range(width)), tuple(range(100 * index, 100 * index + length))
-            roll_outs.append(Rollout(lambda _: None, prompt, response, Future()))  # type: ignore[arg-type,return-value]
+            roll_outs.append(Rollout(lambda _: None, prompt, response, (), Future()))  # type: ignore[arg-type,return-value]
     passes: list[tuple[int, int]] = []
 
     def told(packed: Packed) -> tuple[Tensor, Tensor]:
@@ -110,7 +110,7 @@ def test_scores_are_in_the_order_of_the_roll_outs_whatever_the_budget(
 
 def test_roll_outs_of_a_prompt_are_scored_in_one_pass_that_reads_it_once() -> None:
     roll_outs = [
-        Rollout(lambda _: None, prompt, response, Future())  # type: ignore[arg-type,return-value]
+        Rollout(lambda _: None, prompt, response, (), Future())  # type: ignore[arg-type,return-value]
         for prompt, response in [((1, 2, 3), (4, 5)), ((1, 2, 3), (6,)), ((1, 2, 3), (7, 8, 9)), ((1, 2), (5, 5))]
     ]
     seen: list[list[int]] = []

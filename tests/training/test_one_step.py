@@ -274,7 +274,7 @@ def own_step(policy: Policy, reference: Policy, critic: Critic, config: PpoConfi
         for network, rate, epsilon in ((policy, RATE, 1e-6), (critic, CRITIC_RATE, 1e-8))
     ]
     nobody: Future[Verdict] = Future()
-    roll_outs = [Rollout(lambda _: None, tuple(c.prompt), tuple(c.response), nobody) for c in CASES]  # type: ignore[arg-type,return-value]
+    roll_outs = [Rollout(lambda _: None, tuple(c.prompt), tuple(c.response), (), nobody) for c in CASES]  # type: ignore[arg-type,return-value]
     scores = score(
         roll_outs,
         partial(engines[0], temperature=config.temperature, entropy=True),

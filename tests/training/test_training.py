@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from stepcoder import curriculum as cccs
 from stepcoder.errors import DataError
 from stepcoder.ppo import train as train_ppo
-from stepcoder.ppo.run import identity
+from stepcoder.ppo.artifacts import identity
 from stepcoder.problems import dump_problems, load_problems
 from stepcoder.sft import SftConfig
 from stepcoder.sft import train as train_sft
