@@ -65,6 +65,9 @@ class PlanConfig(StepConfig):
     """Sequences that are generated together on a rank."""
     ppo_epochs: int = Field(_ppo("ppo_epochs"), ge=1)
     """Passes over a step's roll-outs."""
+    old_log_probs: Literal["recomputed", "sampled"] = _ppo("old_log_probs")
+    """What PPO's ratios are measured from: log-probs `recomputed` before the update, or those that were `sampled` with
+    the tokens, which saves the policy's forward pass in scoring."""
     minibatches: int = Field(_ppo("minibatches"), ge=1)
     """Optimiser steps a pass."""
     micro_batch_tokens: int = Field(_ppo("micro_batch_tokens"), ge=1)
@@ -111,3 +114,14 @@ class PlanConfig(StepConfig):
     def micro_batch(self) -> int:
         """Tokens of the largest micro-batch: a sequence longer than the budget is one of its own."""
         return max(self.micro_batch_tokens, self.longest)
+
+    def sharing(self, prompt: int, response: int) -> int:
+        """Samples of a unit: those of a prompt that share its tokens in scoring and update, as `model/batch.py` has it.
+
+        Args:
+            prompt: tokens of a prompt.
+            response: tokens of each response.
+        """
+        if self.phase == "sft":  # one response a prompt
+            return 1
+        return min(self.samples_per_problem, max(1, (self.micro_batch_tokens - prompt) // response))

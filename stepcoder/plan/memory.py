@@ -179,6 +179,10 @@ def _update(shape: Shape, network: Network, config: PlanConfig) -> dict[str, int
         * config.element
         * (shape.inner * (3 if shape.gated else 2) + 2 * shape.hidden),
     }
+    if config.gradient_checkpointing:
+        layers["copies of shared prompts"] = _shared(shape, config)
+    else:
+        items["copies of shared prompts"] = shape.layers * _shared(shape, config)
     head = _head(shape, config, backward=True) if network.name == "policy" else {}
     items |= _larger(layers, head)
     items |= _live(network, config)
@@ -193,6 +197,16 @@ def _update(shape: Shape, network: Network, config: PlanConfig) -> dict[str, int
         if config.stage == 3 and config.precision == "bf16":
             items["bucket's copy"] += 4 * _share(full, config)
     return items
+
+
+def _shared(shape: Shape, config: PlanConfig) -> int:
+    """What a layer's attention keeps where samples share a prompt: its keys and values once more for each of them."""
+    prompt, response = config.max_prompt_tokens, config.max_new_tokens
+    samples = config.sharing(prompt, response)
+    if samples == 1:
+        return 0
+    again = config.micro_batch * samples * prompt // (prompt + samples * response)
+    return again * shape.keys_and_values * config.element
 
 
 def _gradients(network: Network, config: PlanConfig) -> int:
@@ -277,13 +291,14 @@ def _forward(shape: Shape, tokens: int, config: PlanConfig) -> int:
 
 
 def _head(shape: Shape, config: PlanConfig, *, backward: bool) -> dict[str, int]:
-    """The chunked LM head. Its rows are the response tokens of a micro-batch.
+    """The chunked LM head. Its rows are the response tokens of a micro-batch, in which samples share prompts.
 
     The two fp32 buffers of a chunk are `head_chunk_mib` together. In bf16 the product comes to it, a quarter, and
     backward another copy of that size. The gradient of the head's own weights is summed in fp32; in bf16 a chunk's
     part, and in the end the result, are beside it.
     """
-    rows = config.micro_batch * config.max_new_tokens // config.longest
+    responses = config.sharing(config.max_prompt_tokens, config.max_new_tokens) * config.max_new_tokens
+    rows = config.micro_batch * responses // (config.max_prompt_tokens + responses)
     states = rows * shape.hidden * config.element
     chunk = max(config.head_chunk_mib << 20, 8 * shape.vocabulary)
     if config.precision == "bf16":

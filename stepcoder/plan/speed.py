@@ -47,7 +47,8 @@ class Speed:
     sequences: int
     """Roll-outs of PPO or examples of SFT a step, over all ranks."""
     tokens: int
-    """Prompt and response tokens a step, over all ranks."""
+    """Prompt and response tokens of all roll-outs or examples a step, over all ranks. Each counts with its whole
+    prompt; scoring and update, where samples share prompts, see fewer."""
     response_tokens: int
     seconds: Mapping[str, float]
     """By phase."""
@@ -96,15 +97,29 @@ class _Rank:
         return self.device.bandwidth * 1e9 * self.assumed.decode
 
     @property
+    def samples(self) -> int:
+        """Samples of a unit: they share a prompt's tokens in scoring and update."""
+        return self.config.sharing(self.prompt, self.response)
+
+    @property
+    def units(self) -> int:
+        """Units of this rank."""
+        return math.ceil(self.sequences / self.samples)
+
+    @property
     def tokens(self) -> int:
-        """Prompt and response tokens of this rank."""
-        return self.sequences * (self.prompt + self.response)
+        """Tokens of this rank in scoring and in a pass of the update: each response, and a prompt a unit."""
+        return self.sequences * self.response + self.units * self.prompt
+
+    @property
+    def pairs(self) -> float:
+        """Pairs of attention: a prompt's with itself, once a unit, and each response's with its prompt and itself."""
+        return self.units * self.prompt**2 / 2 + self.sequences * self.response * (self.prompt + self.response / 2)
 
     def forward(self, *, head: bool) -> float:
         """Operations of a forward pass: 2 a weight and token, and causal attention; the head sees responses alone."""
-        length = self.prompt + self.response
-        # Scores and values: 2 operations each for every pair, and half of the pairs.
-        attention = 2 * self.tokens * length * self.shape.attention * self.shape.layers
+        # Scores and values: 2 operations each for every pair.
+        attention = 4 * self.pairs * self.shape.attention * self.shape.layers
         rows = self.sequences * self.response if head else 0
         return 2 * self.shape.body * self.tokens + 2 * self.shape.head * rows + attention
 
@@ -131,8 +146,8 @@ class _Rank:
         return batches * config.max_new_tokens * step
 
     def scoring(self) -> float:
-        """Forward passes of policy, reference and critic."""
-        work = 2 * self.forward(head=True) + self.forward(head=False)
+        """Forward passes of reference and critic, and of the policy where its log-probs are recomputed."""
+        work = (1 + self.recomputed) * self.forward(head=True) + self.forward(head=False)
         return work / (self.peak * self.assumed.scoring)
 
     def update(self) -> float:
@@ -169,11 +184,16 @@ class _Rank:
                 sent += (2 * reductions + self.optimiser_steps) * gradients
             else:
                 sent += micro_batches * (2 * weights + gradients)
-                if config.phase == "ppo":  # scoring; adapters are scored twice, once off
-                    times = 2 if config.lora_rank and network.name == "policy" else 1
+                if config.phase == "ppo":  # scoring; with adapters the policy is the reference too, with them off
+                    times = self.recomputed + bool(config.lora_rank) if network.name == "policy" else 1
                     sent += times * self.micro_batches(1) * weights
                     sent += weights if network.name == "policy" else 0.0  # gathered for sampling
         return sent * part / (self.device.link * 1e9 * self.assumed.link)
+
+    @property
+    def recomputed(self) -> bool:
+        """Whether scoring has a forward pass of the policy."""
+        return self.config.old_log_probs == "recomputed"
 
     @property
     def epochs(self) -> int:
@@ -186,5 +206,6 @@ class _Rank:
         return self.epochs * (self.config.minibatches if self.config.phase == "ppo" else 1)
 
     def micro_batches(self, parts: int) -> int:
-        """Micro-batches of one of the equal parts of this rank's tokens."""
-        return math.ceil(self.tokens / parts / self.config.micro_batch)
+        """Micro-batches of one of the equal parts of this rank's units: each has as many whole ones as fit."""
+        together = max(1, self.config.micro_batch // (self.prompt + self.samples * self.response))
+        return math.ceil(self.units / (parts * together))

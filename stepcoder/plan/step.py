@@ -208,8 +208,9 @@ def _print(result: Plan) -> None:
     table.add_row("step", f"{pace.total:.1f}")
     console.print(table)
     console.print(
-        f"{pace.sequences:,} {unit} and {pace.tokens:,} tokens a step; {pace.sequences / pace.total:.2f} {unit}/s, "
-        f"{pace.tokens / pace.total:,.0f} tokens/s; {config.steps} steps: {config.steps * pace.total / 3600:.1f} hours"
+        f"{pace.sequences:,} {unit} and {pace.tokens:,} tokens (each with its prompt) a step; "
+        f"{pace.sequences / pace.total:.2f} {unit}/s, {pace.tokens / pace.total:,.0f} tokens/s; "
+        f"{config.steps} steps: {config.steps * pace.total / 3600:.1f} hours"
     )
     console.print("Times are from assumed shares of the device's peaks, not measured; judging is not in them.")
 

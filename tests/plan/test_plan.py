@@ -13,6 +13,7 @@ from transformers import LlamaConfig
 
 from stepcoder import cli
 from stepcoder.errors import DataError
+from stepcoder.model.batch import units
 from stepcoder.plan import PlanConfig, estimate
 from stepcoder.plan.devices import DEVICES, GIB
 from stepcoder.plan.memory import BUCKET
@@ -99,6 +100,19 @@ def test_the_head_by_hand(shape: Shape) -> None:
     assert update["LM head's rows"] == 2 * 1024 * 4096 * 2
     assert update["LM head's gradient"] == 6 * 32256 * 4096
     assert "LM head's gradient" not in plan(shape, **settings, lora_rank=8).memory.phases["update of the policy"]
+
+
+def test_memory_of_shared_prompts_by_hand(shape: Shape) -> None:
+    """Units of 1024 + 3 × 1024 tokens, two a micro-batch: 6 responses, each with a copy of its prompt's 1024 keys."""
+    settings = {"micro_batch_tokens": 8192, "samples_per_problem": 3, "nproc_per_node": 8}
+    copies = 6 * 1024 * 2 * 4096 * 2
+    update = plan(shape, **settings, gradient_checkpointing=False).memory.phases["update of the policy"]
+    assert update["copies of shared prompts"] == 32 * copies
+    assert update["LM head's rows"] == 2 * 6 * 1024 * 4096 * 2
+    update = plan(shape, **settings).memory.phases["update of the critic"]
+    assert update["copies of shared prompts"] == copies
+    alone = plan(shape, **{**settings, "samples_per_problem": 1}).memory.phases["update of the critic"]
+    assert "copies of shared prompts" not in alone
 
 
 def test_the_cache_and_the_whole_policy_of_sampling_by_hand(shape: Shape) -> None:
@@ -190,19 +204,84 @@ def test_seconds_by_hand(shape: Shape) -> None:
     assert plan(shape, **settings, gradient_checkpointing=False).speed.seconds["update"] < seconds["update"]
 
 
+@pytest.mark.parametrize(
+    ("prompt", "response", "budget", "samples", "together"),
+    [
+        (10, 30, 130, 4, 4),  # 10 + 4 × 30
+        (10, 30, 129, 4, 3),
+        (10, 30, 1000, 4, 4),  # no more than there are
+        (10, 30, 40, 4, 1),
+        (10, 30, 20, 4, 1),  # longer than the budget: a unit of its own
+    ],
+)
+def test_as_many_samples_share_a_prompt_as_in_training(
+    prompt: int, response: int, budget: int, samples: int, together: int
+) -> None:
+    settings = {"model": "llama-6.7b", "micro_batch_tokens": budget, "samples_per_problem": samples}
+    assert PlanConfig(**settings).sharing(prompt, response) == together
+    assert len(units([[0] * prompt] * samples, [response] * samples, budget)[0][0]) == together
+    assert PlanConfig(**settings, phase="sft").sharing(prompt, response) == 1
+
+
+@pytest.mark.parametrize(("old_log_probs", "with_head"), [("recomputed", 2), ("sampled", 1)])
+def test_seconds_with_shared_prompts_by_hand(shape: Shape, old_log_probs: str, with_head: int) -> None:
+    """Two problems of four samples, 10 + 30 tokens: in a budget of 70 two samples share a prompt, so four units."""
+    settings = {"problems_per_step": 2, "samples_per_problem": 4, "micro_batch_tokens": 70, "minibatches": 1}
+    lengths = {"max_prompt_tokens": 10, "max_new_tokens": 30, "old_log_probs": old_log_probs}
+    result = plan(shape, **settings, **lengths)
+    tokens = 8 * 30 + 4 * 10
+    pairs = 4 * 10**2 / 2 + 8 * 30 * (10 + 30 / 2)
+    forward, head = 2 * shape.body * tokens + 4 * pairs * 4096 * 32, 2 * 32256 * 4096 * 8 * 30
+    assert result.speed.seconds["scoring"] == pytest.approx((with_head * (forward + head) + forward) / (0.5 * 989e12))
+    assert result.speed.seconds["update"] == pytest.approx(4 * (2 * forward + head) / (0.4 * 989e12))
+    # What people read counts each roll-out with its prompt.
+    assert result.speed.tokens == 8 * 40
+
+
+def test_an_example_of_sft_has_its_prompt_to_itself(shape: Shape) -> None:
+    """Eight examples, 10 + 30 tokens; three passes' worth and one more for checkpointing."""
+    settings = {"batch_size": 8, "max_prompt_tokens": 10, "max_new_tokens": 30}
+    seconds = plan(shape, phase="sft", **settings).speed.seconds
+    forward = 2 * shape.body * 8 * 40 + 4 * 8 * 40**2 / 2 * 4096 * 32 + 2 * 32256 * 4096 * 8 * 30
+    assert seconds["update"] == pytest.approx(4 * forward / (0.4 * 989e12))
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_bytes_between_ranks_by_hand(shape: Shape, stage: int) -> None:
     """How often all weights or gradients of a network travel in a step of four optimiser steps.
 
-    Each of eight ranks has 128 sequences of 2048 tokens, so 16 micro-batches of 16384, four an optimiser step. In bf16
-    stage 1 is stage 2: gradients are all-reduced each micro-batch, weights gathered each optimiser step. Stage 3
-    gathers weights twice a micro-batch of the update, once for each of scoring, and the policy once for sampling.
+    Each of eight ranks has 128 samples, 15 of them with their prompt a unit of 16384 tokens and a micro-batch: 9 units
+    in scoring, and 3 in each of four optimiser steps. In bf16 stage 1 is stage 2: gradients are all-reduced each
+    micro-batch, weights gathered each optimiser step. Stage 3 gathers weights twice a micro-batch of the update, once
+    for each of scoring, and the policy once for sampling.
     """
     result = plan(shape, nproc_per_node=8, zero_stage=stage)
-    policy = {1: 16 * 2 + 4, 2: 16 * 2 + 4, 3: 16 * 3 + 16 + 1}[stage]
+    policy = {1: 12 * 2 + 4, 2: 12 * 2 + 4, 3: 12 * 3 + 9 + 1}[stage]
     critic = policy - (stage == 3)
     sent = (policy * 2 * POLICY + critic * 2 * CRITIC) * 7 / 8
     assert result.speed.seconds["communication"] == pytest.approx(sent / (450e9 * 0.7))
+
+
+@pytest.mark.parametrize(
+    ("settings", "passes"),
+    [
+        ({}, 1),
+        ({"old_log_probs": "sampled"}, 0),
+        ({"lora_rank": 8}, 2),  # the reference is the policy without its adapters
+        ({"lora_rank": 8, "old_log_probs": "sampled"}, 1),
+    ],
+)
+def test_stage_3_gathers_the_policy_for_each_pass_of_scoring(
+    shape: Shape, settings: dict[str, Any], passes: int
+) -> None:
+    """Eight problems a rank, each a unit of 1024 + 4 × 1024 tokens, of which three are a micro-batch."""
+    smaller = {"problems_per_step": 64, "samples_per_problem": 4, "minibatches": 1, "zero_stage": 3}
+    sent = plan(shape, **smaller, **settings, nproc_per_node=8).speed.seconds["communication"] * 450e9 * 0.7 * 8 / 7
+    linear = settings.get("lora_rank", 0) * 32 * (4 * 8192 + 3 * 15104)
+    weights = 2 * (POLICY + linear), 2 * (CRITIC + linear)
+    trained = (2 * linear, 2 * (linear + 4096)) if linear else weights
+    update = 3 * (2 * sum(weights) + sum(trained))  # eight units
+    assert sent == pytest.approx(update + (3 * passes + 1) * weights[0] + 3 * weights[1])
 
 
 def test_a_refusal_names_the_largest_items_and_changes_that_fit(shape: Shape) -> None:
