@@ -102,9 +102,19 @@ class _Rank:
         return self.config.sharing(self.prompt, self.response)
 
     @property
+    def each(self) -> int:
+        """Sequences with one prompt."""
+        return self.config.samples_per_problem if self.config.phase == "ppo" else 1
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of this rank."""
+        return math.ceil(self.sequences / self.each)
+
+    @property
     def units(self) -> int:
-        """Units of this rank."""
-        return math.ceil(self.sequences / self.samples)
+        """Units of this rank: none holds samples of two prompts."""
+        return self.prompts * math.ceil(self.each / self.samples)
 
     @property
     def tokens(self) -> int:
@@ -125,7 +135,7 @@ class _Rank:
 
     def prefill(self) -> float:
         """A problem's prompt is read once for all of its samples."""
-        prompts = math.ceil(self.sequences / self.config.samples_per_problem)
+        prompts = self.prompts
         tokens = prompts * self.prompt
         attention = 2 * tokens * self.prompt * self.shape.attention * self.shape.layers
         return (2 * self.shape.body * tokens + attention) / (self.peak * self.assumed.prefill)
@@ -206,6 +216,15 @@ class _Rank:
         return self.epochs * (self.config.minibatches if self.config.phase == "ppo" else 1)
 
     def micro_batches(self, parts: int) -> int:
-        """Micro-batches of one of the equal parts of this rank's units: each has as many whole ones as fit."""
-        together = max(1, self.config.micro_batch // (self.prompt + self.samples * self.response))
-        return math.ceil(self.units / (parts * together))
+        """Micro-batches of one of the equal parts of this rank's units: each has as many whole ones as fit.
+
+        What is left of each prompt's samples is a smaller unit, of which more fit.
+        """
+        budget = self.config.micro_batch
+        whole, rest = divmod(self.each, self.samples)
+        together = max(1, budget // (self.prompt + self.samples * self.response))
+        count = math.ceil(self.prompts * whole / (parts * together))
+        if rest:
+            together = max(1, budget // (self.prompt + rest * self.response))
+            count += math.ceil(self.prompts / (parts * together))
+        return count
