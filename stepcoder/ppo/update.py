@@ -56,11 +56,11 @@ def update(
         size = -(-count // config.minibatches)
         for begin in range(0, count, size):
             chosen = order[begin : begin + size]
-            losses = _MinibatchLosses(experience, chosen, config, sums, first=minibatches == 0)
-            mine = losses.micro_batches(config.micro_batch_tokens)
-            if policy is not None and losses.policy_tokens:
-                steps["policy"].append(policy.step([losses.policy(policy, group) for group in mine]))
-            steps["critic"].append(critic.step([losses.critic(critic, group) for group in mine]))
+            minibatch = _Minibatch(experience, chosen, config, sums, first=minibatches == 0)
+            mine = minibatch.micro_batches
+            if policy is not None and minibatch.policy_tokens:
+                steps["policy"].append(policy.step([minibatch.policy_loss(policy, batch) for batch in mine]))
+            steps["critic"].append(critic.step([minibatch.value_loss(critic, batch) for batch in mine]))
             minibatches += 1
     everyone = ranks.gathered(sums)
     means = {
@@ -81,41 +81,70 @@ def _mean_norm(steps: Sequence[engine.Step]) -> float:
     return sum(norms) / len(norms) if norms else 0.0
 
 
-class _MinibatchLosses:
-    """The two losses of one optimiser step, micro-batch by micro-batch."""
+@dataclass(frozen=True)
+class _MicroBatch:
+    """What the losses of one forward and backward pass need; tensors are `(tokens,)`, over its response tokens."""
+
+    packed: Packed
+    policy_mask: Tensor
+    response_mask: Tensor
+    """True, but in the pass of a rank that has no share."""
+    log_probs: Tensor
+    advantages: Tensor
+    values: Tensor
+    returns: Tensor
+
+
+class _Minibatch:
+    """The samples of one optimiser step, and its two losses, micro-batch by micro-batch."""
 
     def __init__(
         self, experience: Experience, chosen: Sequence[int], config: PpoConfig, sums: _Sums, *, first: bool
     ) -> None:
         self.experience, self.config, self.sums, self.first = experience, config, sums, first
-        self.chosen = list(chosen)
         # Denominators are those of the whole optimiser step on all ranks.
-        self.response_tokens = int(experience.response_mask[self.chosen].sum())
-        self.policy_tokens = int(experience.policy_mask[self.chosen].sum())
+        self.response_tokens = int(experience.response_mask[list(chosen)].sum())
+        self.policy_tokens = int(experience.policy_mask[list(chosen)].sum())
+        samples = [experience.samples[index] for index in chosen]
+        together, tokens = units(
+            [one.prompt_ids for one in samples], [one.tokens for one in samples], config.micro_batch_tokens
+        )
+        groups = shared_out(tokens, config.micro_batch_tokens, ranks.count())[ranks.rank()]
+        # A rank without a share takes part in the passes that the others make: with one sample, all of it masked.
+        self.micro_batches = [
+            self._micro_batch([[chosen[place] for place in together[unit]] for unit in group])
+            if group
+            else self._micro_batch([list(chosen[:1])], counts=False)
+            for group in groups
+        ]
+        """This rank's."""
 
-    def micro_batches(self, budget: int) -> list[list[list[int]]]:
-        """This rank's micro-batches: of each its units of samples that share a prompt."""
-        samples = [self.experience.samples[index] for index in self.chosen]
-        together, tokens = units([one.prompt_ids for one in samples], [one.tokens for one in samples], budget)
-        groups = shared_out(tokens, budget, ranks.count())[ranks.rank()]
-        return [[[self.chosen[place] for place in together[unit]] for unit in group] for group in groups]
+    def _micro_batch(self, unit_list: Sequence[Sequence[int]], *, counts: bool = True) -> _MicroBatch:
+        rows = [index for unit in unit_list for index in unit]
+        there = self.experience.response_mask[rows]
+        return _MicroBatch(
+            packed=self.experience.packed(unit_list),
+            policy_mask=self.experience.policy_mask[rows][there] & counts,
+            response_mask=there[there] & counts,
+            log_probs=self.experience.log_probs[rows][there],
+            advantages=self.experience.advantages[rows][there],
+            values=self.experience.values[rows][there],
+            returns=self.experience.returns[rows][there],
+        )
 
-    def policy(self, network: engine.Engine, group: Sequence[Sequence[int]]) -> Callable[[], Tensor]:
+    def policy_loss(self, network: engine.Engine, batch: _MicroBatch) -> Callable[[], Tensor]:
         """The policy loss of a micro-batch, to be computed when its turn comes."""
         config = self.config
         executed = config.policy_denominator == "executed"
         denominator = self.policy_tokens if executed else self.response_tokens
 
         def loss() -> Tensor:
-            packed, rows, valid = self._packed(group)
-            new, _ = network(packed, config.temperature)
-            old = self.experience.log_probs[rows][valid]
-            mask = self.experience.policy_mask[rows][valid] & bool(group)
+            new, _ = network(batch.packed, config.temperature)
             value, clipped = policy_loss(
                 new,
-                old,
-                self.experience.advantages[rows][valid],
-                mask,
+                batch.log_probs,
+                batch.advantages,
+                batch.policy_mask,
                 clip_low=config.clip_low,
                 clip_high=config.clip_high,
                 denominator=denominator,
@@ -123,40 +152,27 @@ class _MinibatchLosses:
             self.sums.policy_loss += value.item()
             self.sums.clip_fraction += clipped.item() / self.policy_tokens
             if self.first:
-                deviation = torch.expm1(new.detach() - old).abs().max().item()
+                deviation = torch.expm1(new.detach() - batch.log_probs).abs().max().item()
                 self.sums.ratio_deviation = max(self.sums.ratio_deviation, deviation)
             return value
 
         return loss
 
-    def critic(self, network: engine.Engine, group: Sequence[Sequence[int]]) -> Callable[[], Tensor]:
+    def value_loss(self, network: engine.Engine, batch: _MicroBatch) -> Callable[[], Tensor]:
         """The value loss of a micro-batch, to be computed when its turn comes."""
         config = self.config
         masked = config.mask_value_loss and self.policy_tokens > 0
-        denominator = self.policy_tokens if masked else self.response_tokens
 
         def loss() -> Tensor:
-            packed, rows, valid = self._packed(group)
-            values = network(packed)
-            mask = self.experience.policy_mask if masked else self.experience.response_mask
             value = config.value_loss_weight * value_loss(
-                values,
-                self.experience.values[rows][valid],
-                self.experience.returns[rows][valid],
-                mask[rows][valid] & bool(group),
+                network(batch.packed),
+                batch.values,
+                batch.returns,
+                batch.policy_mask if masked else batch.response_mask,
                 clip=config.value_clip,
-                denominator=denominator,
+                denominator=self.policy_tokens if masked else self.response_tokens,
             )
             self.sums.value_loss += value.item()
             return value
 
         return loss
-
-    def _packed(self, group: Sequence[Sequence[int]]) -> tuple[Packed, list[int], Tensor]:
-        """A micro-batch, its samples, and where their tokens are.
-
-        A rank without a share takes part in the passes that the others make: with one sample, all of it masked.
-        """
-        unit_list = list(group) or [self.chosen[:1]]
-        rows = [index for unit in unit_list for index in unit]
-        return self.experience.packed(unit_list), rows, self.experience.response_mask[rows]
