@@ -163,10 +163,10 @@ def test_prompts_have_an_order_of_their_own_in_every_epoch_and_their_samples_sta
         return once(self, unit_list)
 
     def step(losses: Any) -> engine.Step:
-        rows.clear()
         for loss in losses:
             loss()
         seen.append(list(rows))
+        rows.clear()
         return engine.Step(0.0, False)
 
     critic.step = step  # type: ignore[method-assign]
