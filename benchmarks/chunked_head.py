@@ -74,7 +74,8 @@ def compare(rows: int, width: int, vocabulary: int, rounds: int) -> dict[str, An
             found.append(row)
     return {
         "time": statistics.median(row["chunked"]["seconds"] / row["plain"]["seconds"] for row in found),
-        "memory": statistics.median(row["chunked"]["mib"] / row["plain"]["mib"] for row in found),
+        "memory": statistics.median(row["chunked"]["mib"] for row in found)
+        / max(1.0, statistics.median(row["plain"]["mib"] for row in found)),
         "rounds": found,
     }
 
