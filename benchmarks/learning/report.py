@@ -32,14 +32,17 @@ VALIDATION = "validation_pass_at_1"
 
 
 def results(setting: Setting, units: Sequence[Unit], seconds: float | None) -> dict[str, Any]:
-    """All figures of a run; units that are not done are left out."""
-    done = [unit for unit in units if unit.done]
+    """All figures of a run: of the seeds whose variants are all done, or, before there is one, of whatever is done."""
+    missing = {unit.seed for unit in units if not unit.done}
+    complete = [seed for seed in setting.seeds if seed not in missing]
+    done = [unit for unit in units if unit.done and (unit.seed in complete or not complete)]
     measured = {
         (unit.seed, unit.variant): json.loads((unit.folder / "measured.json").read_text())["problems"] for unit in done
     }
     ks = [k for k in (1, 8) if k <= setting.measured["samples"]]
     return {
         "setting": setting.model_dump(mode="json"),
+        "complete_seeds": complete,
         "rollouts": setting.rollouts,
         "units": {unit.name: json.loads((unit.folder / MARK).read_text()) for unit in done},
         "machine": {
@@ -147,9 +150,9 @@ def tables(found: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
 
 def markdown(found: dict[str, Any]) -> str:
     """The tables, ready to be pasted."""
-    n = len(found["setting"]["seeds"])
+    n, of = len(found["complete_seeds"]), len(found["setting"]["seeds"])
     parts = [
-        f"{n} seeds, {found['rollouts']} roll-outs a variant and seed, "
+        f"{n} of {of} seeds, {found['rollouts']} roll-outs a variant and seed, "
         f"{found['setting']['measured']['samples']} samples a held-out problem; intervals are 95 %.\n"
     ]
     for title, heading, rows in tables(found):
