@@ -1,7 +1,8 @@
-"""What all tests share: one thread, and no silent skip where what a test needs is there."""
+"""What all tests share: one thread, a fresh log, and no silent skip where what a test needs is there."""
 
+import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -20,3 +21,12 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} was skipped although {', '.join(sorted(required))} is required here"
     return report
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> Iterator[None]:
+    """Each test finds the log as the program does at its start."""
+    logger = logging.getLogger("stepcoder")
+    kept = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    logger.handlers[:], logger.level, logger.propagate = kept
