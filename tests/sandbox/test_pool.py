@@ -132,7 +132,9 @@ def test_jobs_that_wait_when_the_pool_closes_are_answered() -> None:
 
 
 SCRIPT = """
-    import sys, time
+    import signal, sys, time
+    # A test run in the background ignores the signal, and its children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, {root!r})
     from stepcoder.problems import CallTest
     from stepcoder.sandbox import Job, Limits, open_sandbox
@@ -152,8 +154,6 @@ def start_script() -> subprocess.Popen[str]:
         stderr=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
-        # A test run in the background ignores the signal, and its children would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"

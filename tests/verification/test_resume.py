@@ -1,6 +1,5 @@
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -20,10 +19,12 @@ from stepcoder.verification.reasons import Reason, Rejection
 
 SLOW = "import time\ndef f(n):\n    time.sleep(0.03)\n    return n * 2\n"
 RUN = "import sys; from stepcoder.verification import *; verify(VerifyConfig.model_validate_json(sys.argv[1]))"
+# In the new process itself: between fork and exec of a process with threads there is no safe place for it.
+LIMITED = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); {RUN}"
 
 
-def start(config, **other):
-    return subprocess.Popen([sys.executable, "-c", RUN, config.model_dump_json()], stderr=subprocess.PIPE, **other)
+def start(config, code=RUN):
+    return subprocess.Popen([sys.executable, "-c", code, config.model_dump_json()], stderr=subprocess.PIPE)
 
 
 def journal(config):
@@ -94,8 +95,7 @@ def test_a_full_disk_is_told_and_the_earlier_dataset_stays(configure, tmp_path):
     # A limit on the size of files stands in for a full disk: writing fails in the middle of the train split.
     long = [record(f"l{number}", GOOD + f"# {number} {'x' * 40000}\n") for number in range(10)]
     config = configure(long, validation=0, test=0)
-    limit = 200_000
-    process = start(config, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    process = start(config, LIMITED)
     _, said = process.communicate()
     assert process.returncode == 1
     assert f"{config.out}: cannot be written, the disk is full" in said.decode()
