@@ -123,6 +123,7 @@ class Sampler:
         requests = [Request(task.prompt_ids, n, own) for task, own in zip(mine, seeds, strict=True)]
         begun: dict[tuple[int, int], Rollout] = {}
         for response in self.generator.generate(requests, sampling):
+            ranks.busy()
             task, ids, log_probs = mine[response.request], tuple(response.ids), tuple(response.log_probs)
             completion = text_of(bytes_of(ids, self.table))
             program = program_of(task.opened, completion)

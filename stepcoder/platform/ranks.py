@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -138,6 +138,12 @@ def detail(text: str) -> None:
         _watchdog.come_on(None, text)
 
 
+def busy() -> None:
+    """Tells the watchdog that this rank is at work where it is; for work of which ranks have unequal shares."""
+    if _watchdog is not None:
+        _watchdog.mine = replace(_watchdog.mine, since=time.monotonic())
+
+
 def leave_fault(text: str, exit_status: int) -> bool:
     """Leaves why this rank ends for the process that launched it; False if there is none, or another rank was first."""
     if not (place := os.environ.get(FAULT)):
@@ -215,9 +221,12 @@ class _Watchdog:
                     self.others[other] = _Mark(steps, where, now - stayed, now)
 
     def _watch(self) -> None:
-        while time.monotonic() - self.mine.since < self.timeout:
+        verdict: list[str] = []
+        while not verdict:
             time.sleep(min(1.0, self.interval))
-        verdict = self._verdict()
+            # A rank that waits for others is stale too: what counts is whether those behind still come on.
+            if time.monotonic() - self.mine.since >= self.timeout:
+                verdict = self._verdict()
         leave_fault("training hangs: " + "; ".join(verdict), 1)
         for line in verdict:
             log.error("training hangs", error=line)
@@ -228,14 +237,16 @@ class _Watchdog:
         os._exit(1)
 
     def _verdict(self) -> list[str]:
-        """One line for each rank that is furthest behind; of ranks equally far, those that have fallen silent."""
+        """One line for each rank that is furthest behind and stays there, the silent ones of them if there are any."""
         now = time.monotonic()
         marks = {**self.others, rank(): self.mine}
         unheard = [
             f"rank {other} has not been heard of since the start" for other in range(count()) if other not in marks
         ]
         least = min(mark.count for mark in marks.values())
-        behind = {other: mark for other, mark in marks.items() if mark.count == least}
+        behind = {
+            other: mark for other, mark in marks.items() if mark.count == least and now - mark.since >= self.timeout
+        }
         silent = {other for other, mark in behind.items() if other != rank() and now - mark.heard > 4 * self.interval}
         return unheard or [
             f"rank {other} is furthest behind: at {mark.where} for {now - mark.since:.0f} s"

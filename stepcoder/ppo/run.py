@@ -87,6 +87,7 @@ def train(config: PpoConfig) -> None:
                 after = validate(sampler, config, dataset)
         if after.pass_at_1 is not None:
             tracker.metrics({"stage": config.stage, "validation_pass_at_1": after.pass_at_1}, step=config.steps)
+        ranks.at("publishing")
         save_all(stage, tokenizer, folder, critic_folder, curriculum_folder)
         write_summary(folder, "ppo", config.stage, before, after, config, dataset)
     checkpoints.clear()
@@ -167,7 +168,10 @@ class _Stage:
             config.micro_batch_tokens,
         )
         clock.lap("scoring")
-        judged = [(roll_out.judged(), own) for roll_out, own in zip(begun, scores, strict=True)]
+        judged = []
+        for roll_out, own in zip(begun, scores, strict=True):
+            judged.append((roll_out.judged(), own))
+            ranks.busy()
         clock.lap("judging")
         sampled = in_order(judged, config.samples_per_problem)
         scored = [(sample, own, reward(sample.verdict.outcome)) for sample, own in sampled]

@@ -65,6 +65,18 @@ def wait(config: Config) -> None:
     time.sleep(600)
 
 
+def work(config: Config) -> None:
+    """Rank 0 works for three times the watchdog's time, and the other one waits for it."""
+    out = begin(config)
+    if ranks.is_main():
+        end = time.monotonic() + 3 * config.timeout
+        while time.monotonic() < end:
+            ranks.busy()
+            time.sleep(0.1)
+    ranks.gathered(None)
+    (out / f"found-{ranks.rank()}").write_text("ended")
+
+
 def hang(config: Config) -> None:
     out = begin(config)
     ranks.at("roll-outs of step 3")

@@ -149,3 +149,10 @@ def test_a_stopped_rank_is_named_with_its_place_and_the_training_ends(tmp_path: 
     assert "silent for" in told
     assert "rank 0 is" not in told
     assert not any(map(alive, numbers))
+
+
+@pytest.mark.slow
+def test_a_rank_at_long_work_is_not_taken_for_one_that_hangs(tmp_path: Path) -> None:
+    with launched("work", tmp_path, timeout=2) as process:
+        assert ended(process, 40)[0] == 0
+    assert [(tmp_path / f"found-{rank}").read_text() for rank in (0, 1)] == ["ended", "ended"]
