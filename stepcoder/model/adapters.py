@@ -31,22 +31,23 @@ def add(model: PreTrainedModel, rank: int, alpha: int, seed: int) -> None:
     model.enable_input_require_grads()  # Else gradient checkpointing would find nothing to train.
 
 
-def load(model: PreTrainedModel, folder: Path) -> None:
+def load(model: PreTrainedModel, folder: Path, rank: int, alpha: int) -> None:
     """Freezes a model and adds the adapters of a folder, to train them on.
 
     Raises:
-        DataError: they cannot be read, or do not fit the model.
+        DataError: they cannot be read, do not fit the model, or have another rank or alpha.
     """
     try:
         model.load_adapter(str(folder), _NAME, is_trainable=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise DataError(f"{folder}: these adapters cannot be used: {str(error).splitlines()[0][:300]}") from error
+    found = model.peft_config[_NAME]
+    if (found.r, found.lora_alpha) != (rank, alpha):
+        raise DataError(
+            f"{folder}: these adapters have lora_rank={found.r} and lora_alpha={found.lora_alpha}, and the settings "
+            f"{rank} and {alpha}; a stage goes on with those of the stage before"
+        )
     model.enable_input_require_grads()
-
-
-def present(model: torch.nn.Module) -> bool:
-    """Whether a model has adapters."""
-    return any(isinstance(module, LoraLinear) for module in model.modules())
 
 
 @contextmanager

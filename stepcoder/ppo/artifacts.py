@@ -68,7 +68,7 @@ def load_networks(config: PpoConfig) -> tuple[PreTrainedModel, Policy | None]:
     model = load_policy(config.reference, config.precision)
     folder, digest = Path(local_model(config.policy)), model_digest(config.reference)
     if (folder / adapters.FOLDER).is_dir() and read_card(folder).get("adapter_base") == digest:
-        adapters.load(model, folder / adapters.FOLDER)
+        adapters.load(model, folder / adapters.FOLDER, config.lora_rank, config.lora_alpha)
     elif model_digest(config.policy) == digest:
         adapters.add(model, config.lora_rank, config.lora_alpha, config.seed)
     else:

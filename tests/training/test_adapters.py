@@ -45,7 +45,7 @@ def log_probs(model: Any) -> Tensor:
 def adapted(folder: Path, base: Path) -> Any:
     """The base with the adapters of a policy's folder beside it, not merged."""
     model = load_policy(str(base))
-    adapters.load(model, folder / adapters.FOLDER)
+    adapters.load(model, folder / adapters.FOLDER, LORA["lora_rank"], LORA["lora_alpha"])
     return model
 
 
@@ -178,7 +178,17 @@ def test_adapters_that_do_not_fit_are_named(base_model: Path, tmp_path: Path) ->
     file.write_bytes(file.read_bytes()[:100])
     for folder in (tmp_path / "adapter", tmp_path / "nothing"):
         with pytest.raises(DataError, match=rf"{folder}: these adapters cannot be used"):
-            adapters.load(load_policy(str(base_model)), folder)
+            adapters.load(load_policy(str(base_model)), folder, 3, 6)
+
+
+def test_adapters_of_another_rank_than_the_settings_are_refused(base_model: Path, tmp_path: Path) -> None:
+    model = load_policy(str(base_model))
+    adapters.add(model, 3, 6, seed=1)
+    model.save_pretrained(tmp_path)
+    adapters.load(load_policy(str(base_model)), tmp_path, 3, 6)
+    for rank, alpha in ((4, 6), (3, 8)):
+        with pytest.raises(DataError, match=rf"lora_rank=3 and lora_alpha=6, and the settings {rank} and {alpha}"):
+            adapters.load(load_policy(str(base_model)), tmp_path, rank, alpha)
 
 
 def test_adapters_begin_alike_for_the_same_seed_and_leave_other_draws_alone() -> None:
