@@ -67,6 +67,20 @@ class Layout:
                 begin += response
         return _Spans(_begins(queries), _begins(keys), max(queries), max(keys), torch.tensor(tokens))
 
+    @cached_property
+    def moved(self) -> dict[torch.device, _Spans]:
+        """The spans on the devices that they were moved to."""
+        return {}
+
+    def spans_on(self, device: torch.device) -> _Spans:
+        """The spans on a device; they are moved there once for all layers."""
+        if device not in self.moved:
+            spans = self.spans
+            self.moved[device] = spans._replace(
+                queries=spans.queries.to(device), keys=spans.keys.to(device), tokens=spans.tokens.to(device)
+            )
+        return self.moved[device]
+
 
 class _Spans(NamedTuple):
     """Queries and keys of each sequence: those of a response are its prompt's and its own."""
@@ -198,16 +212,13 @@ def _on_gpu(
 ) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    spans = layout.spans
-    queries, keys, tokens = (
-        part.to(query.device, non_blocking=True) for part in (spans.queries, spans.keys, spans.tokens)
-    )
+    queries, keys, longest_query, longest_key, tokens = layout.spans_on(query.device)
     q, k, v = (one[0].transpose(0, 1) for one in (query, key, value))
     if len(tokens) > len(q):
         k, v = k[tokens], v[tokens]
     # Where there are more keys than queries, the last query sees all of them: the kernel aligns them at their ends.
     out = varlen_attn(
-        q.contiguous(), k.contiguous(), v.contiguous(), queries, keys, spans.longest_query, spans.longest_key,
+        q.contiguous(), k.contiguous(), v.contiguous(), queries, keys, longest_query, longest_key,
         scale=scaling, window_size=(-1 if window is None else window - 1, 0), enable_gqa=query.shape[1] != key.shape[1],
     )  # fmt: skip
     assert isinstance(out, Tensor)

@@ -47,7 +47,7 @@ class ScoringHead(nn.Module):
         """
         rows = max(1, int(self.chunk_mib * 2**20 / (4 * _BUFFERS * self.weight.shape[0])))
         scored: tuple[Tensor, Tensor | None] = _Chunked.apply(  # type: ignore[no-untyped-call]
-            hidden, self.weight, self.bias, targets, temperature, rows, entropy
+            hidden, self.weight, self.bias, targets, temperature, rows, entropy, torch.is_grad_enabled()
         )
         return scored
 
@@ -65,6 +65,7 @@ class _Chunked(torch.autograd.Function):
         temperature: float,
         rows: int,
         with_entropy: bool,
+        with_gradient: bool,
     ) -> tuple[Tensor, Tensor | None]:
         chosen = torch.empty(len(hidden), device=hidden.device)
         normaliser = torch.empty_like(chosen)
@@ -82,7 +83,7 @@ class _Chunked(torch.autograd.Function):
                 # H = log sum exp(l) - sum p l, with l relative to the largest.
                 entropy[part] = total.log() - logits.mul_(powers).sum(1) / total
             normaliser[part] = total.log() + largest.squeeze(1)
-            if len(hidden) <= rows:
+            if with_gradient and len(hidden) <= rows:
                 kept = powers.div_(total.unsqueeze(1))
         ctx.save_for_backward(hidden, weight, bias, targets, normaliser, kept)
         ctx.temperature, ctx.rows = temperature, rows
@@ -119,7 +120,7 @@ class _Chunked(torch.autograd.Function):
             elif to_weight is not None:
                 to_weight += exact.T @ hidden[part]
         to_weight = None if to_weight is None else to_weight.to(weight.dtype)
-        return to_hidden, to_weight, None if to_bias is None else to_bias.to(bias.dtype), None, None, None, None
+        return to_hidden, to_weight, None if to_bias is None else to_bias.to(bias.dtype), *[None] * 5
 
 
 class _Buffers:

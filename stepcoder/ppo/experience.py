@@ -58,13 +58,7 @@ class Experience:
 
     def packed(self, unit_list: Sequence[Sequence[int]]) -> Packed:
         """The ids of some samples as a micro-batch; those of a unit share their prompt."""
-        return pack(
-            [
-                (self.samples[unit[0]].prompt_ids, [self.samples[index].response_ids for index in unit])
-                for unit in unit_list
-            ],
-            device(),
-        )
+        return _packed(self.samples, unit_list)
 
 
 LogProbs = Callable[[Packed], tuple[Tensor, Tensor | None]]
@@ -93,11 +87,8 @@ def score(
     scored: dict[int, Scores] = {}
     for group in groups:
         chosen = [together[place] for place in group]
-        packed = pack(
-            [(roll_outs[unit[0]].prompt_ids, [roll_outs[index].response_ids for index in unit]) for unit in chosen]
-            or [([0], [[0]])],
-            device(),
-        )
+        packed = _packed(roll_outs, chosen) if chosen else pack([([0], [[0]])], device())
+        ranks.busy()
         (reference_log_probs, _), values = reference(packed), critic(packed)
         own = policy(packed) if policy is not None else None
         if chosen:
@@ -167,6 +158,13 @@ def _policy_mask(sample: Sample, table: Sequence[bytes], config: PpoConfig) -> l
         executed_bytes(sample.program.encode(), sample.verdict.statements),
         when_nothing_ran=config.when_nothing_ran,
         keep_tail=config.mask_keeps_tail,
+    )
+
+
+def _packed(samples: Sequence[Sample] | Sequence[Rollout], unit_list: Sequence[Sequence[int]]) -> Packed:
+    return pack(
+        [(samples[unit[0]].prompt_ids, [samples[index].response_ids for index in unit]) for unit in unit_list],
+        device(),
     )
 
 
