@@ -314,8 +314,11 @@ def _json(model: Any) -> Any:
 def _filtered(found: list[Any], text: str | None) -> list[Any]:
     if not text:
         return found
-    _known(json.loads(text), models.V2beta1Filter)
-    for predicate in json.loads(text)["predicates"]:
+    # As protobuf reads JSON: names in either style, enumerations also by number.
+    content = json.loads(re.sub(r'"(\w+)":', lambda match: f'"{re.sub("([A-Z])", _lower, match[1])}":', text))
+    for predicate in content["predicates"]:
+        if isinstance(predicate["operation"], int):
+            predicate["operation"] = models.V2beta1PredicateOperation.allowable_values[predicate["operation"]]
         _known(predicate, models.V2beta1Predicate)
         if predicate["operation"] == "EQUALS":
             wanted = {predicate["string_value"]}
@@ -325,6 +328,10 @@ def _filtered(found: list[Any], text: str | None) -> list[Any]:
             raise Refused(400, f"{predicate['operation']}: this server has EQUALS and IN only")
         found = [one for one in found if getattr(one, predicate["key"]) in wanted]
     return found
+
+
+def _lower(match: re.Match[str]) -> str:
+    return f"_{match[0].lower()}"
 
 
 def _handler(api: KubeflowApi) -> type[BaseHTTPRequestHandler]:
