@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from pipelines.kubeflow import Kubeflow, UnansweredError, say
+from pipelines.kubeflow import Kubeflow, NotFoundError, UnansweredError, say
 from stepcoder.errors import StepCoderError
 
 BAD = frozenset({"FAILED", "CANCELED", "SKIPPED"})
@@ -45,6 +45,8 @@ def follow(kubeflow: Kubeflow, run_id: str, *, every: float) -> str:
             cut = True
             time.sleep(every)
             continue
+        except NotFoundError:
+            raise
         except StepCoderError as error:
             raise type(error)(f"{error}\n{_again(run_id)}") from error
         if cut:

@@ -90,10 +90,11 @@ class Kubeflow:
                     f"{self.host} cannot be reached: {_reason(error.reason)}; is the address right "
                     "(--host, KF_PIPELINES_ENDPOINT), and does a port-forward still run?"
                 ) from error
-            raise UnansweredError(f"{self.host}: {_reason(error.reason)}") from error
+            hint = "; is SSL_CERT_FILE set?" if isinstance(error.reason, exceptions.SSLError) else ""
+            raise UnansweredError(f"{self.host}: {_reason(error.reason)}{hint}") from error
         except exceptions.HTTPError as error:
             raise UnansweredError(f"{self.host}: {_reason(error)}") from error
-        api = method.__self__.api_client  # type: ignore[attr-defined]
+        api = method.__self__.api_client
         if "json" not in str(api.last_response.getheader("content-type")):
             raise StepCoderError(
                 f"{self.host} answers with a web page, not with data: most likely a login page. Set "
@@ -125,7 +126,7 @@ class Kubeflow:
             if not token:
                 return
 
-    def experiment(self, name: str, *, create: bool = True) -> str | None:
+    def experiment(self, name: str) -> str:
         """The id of an experiment, which is made if there is none."""
         api = self.client.experiments
         scope = {"namespace": self.namespace} if self.namespace else {}
@@ -136,11 +137,14 @@ class Kubeflow:
             )
             return next((str(experiment.experiment_id) for experiment in found), None)
 
-        def make() -> str:
+        def make() -> str | None:
             body = self.client.api_models.V2beta1Experiment(display_name=name, namespace=self.namespace)
-            return str(self.call(api.experiment_service_create_experiment, body).experiment_id)
+            try:
+                return str(self.call(api.experiment_service_create_experiment, body).experiment_id)
+            except ConflictError:  # Somebody else has just made it.
+                return look()
 
-        return self.once(look, make) if create else look()
+        return str(self.once(look, make))
 
     def once(self, look: Callable[[], Any], make: Callable[[], Any]) -> Any:
         """What is there already, else what is made now; made once even where the server's answer gets lost.
@@ -176,7 +180,8 @@ class Kubeflow:
 
     def _health(self) -> dict[str, Any]:
         api = self.client.healthzs
-        self.read(api.healthz_service_get_healthz)
+        # Tried once: at the first contact the address is more often wrong than the server away.
+        self.call(api.healthz_service_get_healthz)
         # The published model leaves out the server's version, which the answer has.
         response = api.healthz_service_get_healthz.__self__.api_client.last_response
         content = json.loads(response.data)
@@ -212,7 +217,8 @@ def connect(host: str | None, namespace: str | None) -> Kubeflow:
         DataError: no address, or no namespace.
         StepCoderError: it cannot be reached, or does not answer as Kubeflow does.
     """
-    host = host or os.environ.get("KF_PIPELINES_ENDPOINT") or ("KUBERNETES_SERVICE_HOST" in os.environ and _IN_CLUSTER)
+    in_pod = _IN_CLUSTER if "KUBERNETES_SERVICE_HOST" in os.environ else None
+    host = host or os.environ.get("KF_PIPELINES_ENDPOINT") or in_pod
     if not host:
         raise DataError(
             "no address of Kubeflow Pipelines: set KF_PIPELINES_ENDPOINT or --host, for example to "
@@ -257,4 +263,4 @@ def _pod_namespace() -> str | None:
 def _reason(error: BaseException | None) -> str:
     """The last words of a network error, without the objects that urllib3 puts before them."""
     text = " ".join(str(error).split())
-    return re.sub(r"^.*?(?:<[^>]*>|Pool\([^)]*\)): ", "", text).rstrip(". ") or type(error).__name__
+    return re.sub(r"^.*?(?:<[^>]*>|(?:Pool|Connection)\([^)]*\)): ", "", text).rstrip(". ") or type(error).__name__

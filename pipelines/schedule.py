@@ -1,4 +1,4 @@
-"""Puts a declared schedule into force on Kubeflow: `python -m pipelines.schedule schedule.yaml`.
+"""Puts a declared schedule into force on Kubeflow: `python -m pipelines.schedule weekly.yaml`.
 
 The file is the truth: what is in force is made to be what it says. Kubeflow cannot change a recurring run, so a change
 makes a new one, paused; pauses the old; starts the new; and removes the old. Killed anywhere in between, the same
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=ENVIRONMENT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="the schedule, such as examples/schedule.yaml")
+    parser.add_argument("file", type=Path, metavar="FILE", help="the schedule, such as pipelines/examples/weekly.yaml")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--diff", action="store_true", help="show what would change and end: exit status 3 if anything")
     what.add_argument("--delete", action="store_true", help="end the schedule; its runs and their results stay")

@@ -3,8 +3,10 @@
 The server is `tests/servers/kubeflow_api.py`: it answers by Kubeflow's published API models, and starts nothing.
 """
 
+import functools
 import os
 import signal
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,16 +29,22 @@ def _step(text: str) -> None:
     print(text)
 
 
-def write_pipeline(folder: Path, *, default: str = "apps_plus") -> Path:
+@functools.cache
+def compiled(default: str) -> str:
     """A pipeline small enough for many tests, with inputs as the real ones have them."""
 
     @dsl.pipeline(name="stepcoder-retraining")
     def small(problems: str, problem_format: str = default, ppo: dict = {}):  # noqa: B006 - kfp's way
         _step(text=problems)
 
-    path = folder / "retraining.yaml"
-    compiler.Compiler().compile(small, str(path))
-    return path
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "retraining.yaml"
+        compiler.Compiler().compile(small, str(path))
+        return path.read_text()
+
+
+def write_pipeline(folder: Path, *, default: str = "apps_plus") -> None:
+    (folder / "retraining.yaml").write_text(compiled(default))
 
 
 @pytest.fixture

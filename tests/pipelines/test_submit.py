@@ -177,6 +177,17 @@ def test_an_experiment_is_made_once(api: KubeflowApi) -> None:
     assert [one.display_name for one in api.experiments.values()] == ["a", "b"]
 
 
+def test_an_experiment_that_somebody_else_makes_at_the_same_time_is_taken(api: KubeflowApi) -> None:
+    def first(request: Request) -> None:
+        if request.method == "POST" and request.path.endswith("/experiments") and not api.experiments:
+            api.answer(request)
+
+    api.before = first
+    assert submitted() == 0
+    [experiment] = api.experiments
+    assert [run.experiment_id for run in api.runs.values()] == [experiment]
+
+
 def test_lists_are_read_over_all_their_pages(api: KubeflowApi, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(5):
         assert submitted() == 0
@@ -405,7 +416,8 @@ def test_a_login_that_expires_while_waiting_ends_with_how_to_go_on(
 
 def test_following_a_run_that_is_not_there_fails(api: KubeflowApi, capsys: pytest.CaptureFixture[str]) -> None:
     assert submit.main(["--follow", "no-such-run"]) == 1
-    assert "404" in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert "404 ResourceNotFoundError: no-such-run not found" in line
 
 
 def test_interrupted_while_waiting_the_run_goes_on(api: KubeflowApi, forked: Forked) -> None:
@@ -482,6 +494,19 @@ def test_an_address_where_nothing_listens_is_named(capsys: pytest.CaptureFixture
 def test_without_an_address_it_says_how_to_give_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert submitted() == 2
     assert "set KF_PIPELINES_ENDPOINT or --host" in capsys.readouterr().err
+
+
+def test_in_a_pod_its_service_and_its_namespace_are_the_default(
+    api: KubeflowApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "namespace").write_text("team-a")
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setattr(kubeflow, "_IN_CLUSTER", api.address)
+    monkeypatch.setattr(kubeflow, "_POD_NAMESPACE", tmp_path / "namespace")
+    api.multi_user = True
+    assert submitted() == 0
+    assert [one.namespace for one in api.experiments.values()] == ["team-a"]
 
 
 @pytest.mark.parametrize(

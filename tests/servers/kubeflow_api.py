@@ -337,6 +337,7 @@ def _lower(match: re.Match[str]) -> str:
 def _handler(api: KubeflowApi) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # head and body are two writes: the second would wait for the client's delay
 
         def handle_one_request(self) -> None:
             try:
