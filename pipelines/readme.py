@@ -40,7 +40,7 @@ def readme(name: str, component: Any) -> str:
     outputs = [(f"`{key}`", _kind(value.type), described.get(key, "")) for key, value in (spec.outputs or {}).items()]
     facts = [
         f"Image `{spec.implementation.container.image}`",
-        f"{pod.cpu} CPU, {pod.memory}" + (f", {pod.gpus} GPU" if pod.gpus else ""),
+        f"{pod.cpu} CPU, {pod.memory}" + (f", GPUs by `{pod.gpus}_gpus`" if pod.gpus else ""),
         "cached" if pod.cached else "never cached",
         f"tried again {pod.retries} times",
     ]
