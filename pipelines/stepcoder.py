@@ -63,6 +63,8 @@ def build(
         measurements: str,
         nodes: int,
         gpus_per_node: int,
+        cpu_per_node: str,
+        memory_per_node: str,
         queue: str,
         gpu_type: str,
         training_gpus: str,
@@ -83,6 +85,14 @@ def build(
             trainer_image=trainer_image,
             tools_image=tools_image,
         )
+        train_job = {
+            "nodes": nodes,
+            "gpus_per_node": gpus_per_node,
+            "gpu_type": gpu_type,
+            "cpu_per_node": cpu_per_node,
+            "memory_per_node": memory_per_node,
+            "queue": queue,
+        }
         inputs = placed(
             resolve_inputs(
                 problems=problems,
@@ -116,6 +126,7 @@ def build(
                 base_model_digest=inputs.outputs["base_model_digest"],
                 settings=sft,
                 checkpoints=checkpoints,
+                **train_job,
             ),
             platform,
             "sft",
@@ -132,6 +143,7 @@ def build(
                     stages=stages,
                     settings=ppo,
                     checkpoints=checkpoints,
+                    **train_job,
                     **carried,
                 ),
                 platform,
@@ -191,6 +203,8 @@ def build(
         measurements: str = "",
         nodes: int = 0,
         gpus_per_node: int = 1,
+        cpu_per_node: str = "",
+        memory_per_node: str = "",
         queue: str = "",
         gpu_type: str = "nvidia.com/gpu",
         training_gpus: str = str(gpus),
@@ -218,6 +232,8 @@ def build(
             measurements: s3:// folder where measurements are kept for later runs; empty for none.
             nodes: 0 trains in the step's own pod; any other number hands the training to a TrainJob of so many nodes.
             gpus_per_node: GPUs of each node of a TrainJob.
+            cpu_per_node: Processors of each node of a TrainJob; empty for as many as the step's pod has.
+            memory_per_node: Memory of each node of a TrainJob; empty for as much as the step's pod has.
             queue: Kueue LocalQueue of a TrainJob; empty for none.
             gpu_type: Resource name of the GPUs.
             training_gpus: GPUs of the pods of sft and ppo-stage, as a text; "0" for none.
@@ -245,6 +261,8 @@ def build(
                 measurements=measurements,
                 nodes=nodes,
                 gpus_per_node=gpus_per_node,
+                cpu_per_node=cpu_per_node,
+                memory_per_node=memory_per_node,
                 queue=queue,
                 gpu_type=gpu_type,
                 training_gpus=training_gpus,

@@ -88,6 +88,8 @@ def test_the_pipeline_has_these_parameters_and_defaults(spec: dict[str, Any]) ->
         "measurements": ("STRING", ""),
         "nodes": ("NUMBER_INTEGER", 0),
         "gpus_per_node": ("NUMBER_INTEGER", 1),
+        "cpu_per_node": ("STRING", ""),
+        "memory_per_node": ("STRING", ""),
         "queue": ("STRING", ""),
         "gpu_type": ("STRING", "nvidia.com/gpu"),
         "training_gpus": ("STRING", "1"),
@@ -145,6 +147,12 @@ def test_what_the_stages_hand_on(tasks: dict[str, Any]) -> None:
         else:
             assert source(task, "critic_in") == f"{previous}.critic"
             assert source(task, "curriculum_in") == f"{previous}.curriculum"
+
+
+def test_trainings_get_what_a_train_job_needs(tasks: dict[str, Any]) -> None:
+    for name in ("sft", "ppo-stage", "ppo-stage-3"):
+        for parameter in ("nodes", "gpus_per_node", "gpu_type", "cpu_per_node", "memory_per_node", "queue"):
+            assert source(tasks[name], parameter) == parameter
 
 
 def test_what_evaluation_gate_and_registration_get(tasks: dict[str, Any]) -> None:
