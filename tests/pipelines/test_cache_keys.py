@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from kubeflow_keys import Kubeflow
+
+from tests.pipelines.kubeflow_keys import Kubeflow
 
 FILE = Path(__file__).resolve().parents[2] / "pipelines" / "stepcoder.yaml"
 GIVEN = {"problems": "s3://bucket/problems.jsonl", "base_model": "s3://bucket/model", "ppo": {"steps": 7.0}}
