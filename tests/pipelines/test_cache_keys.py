@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,18 @@ def test_a_changed_parameter_runs_what_depends_on_it(
 def test_how_training_is_spread_is_seen_by_the_cache(cluster: Kubeflow, changed: dict[str, Any]) -> None:
     """Kubeflow leaves no input of a step out. With `checkpoints` the trainings go on from their last one."""
     assert cached_steps_that_ran(cluster, **changed) == ["sft", *STAGES]
+
+
+def test_the_page_of_parameters_says_what_each_one_starts_anew(spec: dict[str, Any]) -> None:
+    page = (FILE.parents[1] / "docs" / "parameters.md").read_text()
+    said = dict(re.findall(r"^\| `(\w+)` \|.*\| ([\w, -]+) \|$", page.split("\n## ")[1], flags=re.MULTILINE))
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert said.keys() == parameters.keys()
+    for name, steps in said.items():
+        kubeflow = Kubeflow(spec)
+        run(kubeflow)
+        ran = cached_steps_that_ran(kubeflow, **{name: "something else"})
+        assert steps == (", ".join(step for step in ran if step not in STAGES[1:]) or "none"), name
 
 
 def test_what_comes_after_a_step_that_ran_anew_runs_too(spec: dict[str, Any]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,9 @@ from pipelines import compile as generated
 from pipelines.presets import SMOKE
 from pipelines.stepcoder import build
 from pipelines.stepcoder_smoke import build_smoke
+from stepcoder import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TASKS = [
     "resolve-inputs",
@@ -215,6 +221,19 @@ def test_the_smoke_pipeline_has_one_stage_and_settings_of_its_own(tmp_path: Path
     parameters = spec["root"]["inputDefinitions"]["parameters"]
     for section in ("verification", "sft", "ppo", "evaluation", "gate"):
         assert parameters[section]["defaultValue"] == SMOKE[section]
+
+
+def test_a_registry_of_ones_own_is_in_the_files_that_are_compiled_for_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.compile", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"STEPCODER_REGISTRY": "registry.example.com/team/"})
+    prefix = "registry.example.com/team/stepcoder/"
+    for file in ("stepcoder", "stepcoder_smoke"):
+        spec = next(yaml.safe_load_all((tmp_path / "pipelines" / f"{file}.yaml").read_text()))
+        parameters = spec["root"]["inputDefinitions"]["parameters"]
+        assert parameters["trainer_image"]["defaultValue"] == f"{prefix}trainer:{__version__}"
+        assert parameters["tools_image"]["defaultValue"] == f"{prefix}tools:{__version__}"
+    component = next(yaml.safe_load_all((tmp_path / "components" / "sft" / "component.yaml").read_text()))
+    assert component["deploymentSpec"]["executors"]["exec-sft"]["container"]["image"].startswith(prefix)
 
 
 def test_generated_files_are_what_the_code_gives() -> None:
