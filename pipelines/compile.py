@@ -25,7 +25,7 @@ from components.register_model.component import register_model
 from components.resolve_inputs.component import resolve_inputs
 from components.sft.component import sft
 from components.verify_dataset.component import verify_dataset
-from pipelines.parameters import page
+from pipelines.parameter_page import page
 from pipelines.readme import readme
 from pipelines.stepcoder import build
 from pipelines.stepcoder_smoke import build_smoke
