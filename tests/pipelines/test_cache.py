@@ -93,8 +93,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     (folder / "problems.jsonl").write_text(problem_lines(0))
     (folder / "model").mkdir()
-    for name in ("config.json", "tokenizer_config.json", "model.safetensors"):
-        (folder / "model" / name).write_text(name)
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "max_position_embeddings": 8192}
+    (folder / "model" / "config.json").write_text(json.dumps(config))
+    (folder / "model" / "tokenizer_config.json").write_text(json.dumps({"eos_token": "</s>"}))
+    (folder / "model" / "model.safetensors").write_text("weights")
     return folder
 
 
