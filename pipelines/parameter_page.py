@@ -47,6 +47,12 @@ the next one goes on from the last checkpoint. All pods run as user and group 65
 an unconfined system-call filter, and bear the labels `app.kubernetes.io/part-of: stepcoder` and
 `app.kubernetes.io/component: STEP`."""
 
+_RESOLVED = {
+    "problems": {"problems_digest"},
+    "base_model": {"base_model_digest", "start_model", "start_model_digest"},
+}
+"""What resolve-inputs says of what lies at an address, by the parameter that holds the address."""
+
 
 def page(pipelines: Mapping[str, Any]) -> str:
     """The text of the page.
@@ -95,9 +101,11 @@ def _run_anew(pipeline: Any) -> dict[str, list[str]]:
 
 
 def _touches(task: Any, parameter: str, touched: set[str]) -> bool:
-    return any(value.component_input_parameter == parameter for value in task.inputs.parameters.values()) or any(
-        value.task_output_artifact.producer_task in touched for value in task.inputs.artifacts.values()
-    )
+    resolved = _RESOLVED.get(parameter, set())
+    return any(
+        value.component_input_parameter == parameter or value.task_output_parameter.output_parameter_key in resolved
+        for value in task.inputs.parameters.values()
+    ) or any(value.task_output_artifact.producer_task in touched for value in task.inputs.artifacts.values())
 
 
 def _settings() -> Iterable[str]:

@@ -15,6 +15,8 @@ from tests.pipelines.kubeflow_keys import Kubeflow
 FILE = Path(__file__).resolve().parents[2] / "pipelines" / "stepcoder.yaml"
 GIVEN = {"problems": "s3://bucket/problems.jsonl", "base_model": "s3://bucket/model", "ppo": {"steps": 7.0}}
 RESOLVED = {"problems_digest": "p", "base_model_digest": "b", "champion_uri": "", "champion_digest": ""}
+OTHER_PROBLEMS = {"problems_digest": "other"}
+OTHER_MODEL = {"base_model_digest": "other", "start_model_digest": "other"}
 STAGES = ["ppo-stage", "ppo-stage-2", "ppo-stage-3"]
 ALWAYS = ["resolve-inputs", "evaluate", "promotion-gate", "register-model", "notify"]
 
@@ -48,12 +50,12 @@ def test_the_same_again_runs_only_what_is_never_cached(cluster: Kubeflow) -> Non
 
 
 def test_a_changed_dataset_at_the_same_address_runs_all(cluster: Kubeflow) -> None:
-    assert cached_steps_that_ran(cluster, {"problems_digest": "other"}) == ["verify-dataset", "sft", *STAGES]
+    assert cached_steps_that_ran(cluster, OTHER_PROBLEMS) == ["verify-dataset", "sft", *STAGES]
     assert cached_steps_that_ran(cluster) == [], "the first one's results are still there"
 
 
 def test_a_changed_base_model_at_the_same_address_keeps_the_dataset(cluster: Kubeflow) -> None:
-    assert cached_steps_that_ran(cluster, {"base_model_digest": "other"}) == ["sft", *STAGES]
+    assert cached_steps_that_ran(cluster, OTHER_MODEL) == ["sft", *STAGES]
 
 
 def test_a_new_champion_is_evaluated_and_nothing_more(cluster: Kubeflow) -> None:
@@ -105,7 +107,8 @@ def test_the_page_of_parameters_says_what_each_one_starts_anew(spec: dict[str, A
     for name, steps in said.items():
         kubeflow = Kubeflow(spec)
         run(kubeflow)
-        ran = cached_steps_that_ran(kubeflow, **{name: "something else"})
+        resolved = {"problems": OTHER_PROBLEMS, "base_model": OTHER_MODEL}.get(name)
+        ran = cached_steps_that_ran(kubeflow, resolved, **{name: "something else"})
         assert steps == (", ".join(step for step in ran if step not in STAGES[1:]) or "none"), name
 
 
@@ -126,4 +129,4 @@ def test_a_key_without_the_digest_would_give_a_stale_hit(spec: dict[str, Any]) -
     del task["inputs"]["parameters"]["problems_digest"]
     kubeflow = Kubeflow(careless)
     run(kubeflow)
-    assert cached_steps_that_ran(kubeflow, {"problems_digest": "other"}) == []
+    assert cached_steps_that_ran(kubeflow, OTHER_PROBLEMS) == []
