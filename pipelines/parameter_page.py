@@ -42,8 +42,9 @@ leaves the committed ones alone. For a registry that asks for a password, put it
 of the run. Never a tag that moves: the cache knows an image by its name."""
 
 _PODS = """\
-Requests equal limits. `/dev/shm` counts against the memory. An attempt that takes longer than its hours is ended, and
-the next one goes on from the last checkpoint. All pods run as user and group 65534 without capabilities, escalation or
+Requests equal limits. `/dev/shm` counts against the memory. An attempt that takes longer than its hours, from the
+moment a node has accepted the pod, is ended, and the next one goes on from the last checkpoint. The service account is
+given with the run. All pods run as user and group 65534 without capabilities, escalation or
 an unconfined system-call filter, and bear the labels `app.kubernetes.io/part-of: stepcoder` and
 `app.kubernetes.io/component: STEP`."""
 
