@@ -214,7 +214,7 @@ def run_pipeline(run: Run, inputs: dict[str, Any], settings: dict[str, dict[str,
     root.setLevel(logging.INFO)
     try:
         with contextlib.redirect_stdout(watch):
-            build(run.stages, retry=False)(
+            build(run.stages, cluster=False)(
                 **inputs,
                 **settings,
                 checkpoints=str(run.folder / "checkpoints"),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from stepcoder.platform import ranks
+from stepcoder.platform import launch, ranks
 from tests.training.rank_steps import Config
 
 
@@ -54,6 +54,22 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.parametrize(("gpus", "ranks_"), [(0, 1), (1, 1), (8, 8)])
+def test_a_machine_has_a_rank_for_each_gpu_unless_the_settings_say_otherwise(
+    gpus: int, ranks_: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert launch.ranks_here(None) == ranks_
+    assert launch.ranks_here(3) == 3
+
+
+def test_a_rank_that_torchrun_started_starts_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert launch.ranks_here(None) == 1
 
 
 def test_one_process_is_the_main_rank_and_waits_for_nobody() -> None:
