@@ -7,9 +7,13 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 RUN ?= runs/demo
 DOCKER ?= docker
 DOCKER_BUILD ?=
+KUBECTL ?= kubectl
+MANIFEST_TOOLS := .venv-manifests
+MANIFEST_TOOLS_READY := $(MANIFEST_TOOLS)/.installed
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' stepcoder/__init__.py)
 
-.PHONY: demo test lint types format compile check-generated examples install image-tools hostile-in-container clean
+.PHONY: demo test lint types format compile check-generated examples install image-tools hostile-in-container \
+  check-manifests clean
 
 demo: $(READY)  ## the whole pipeline on the shipped problems, in a few minutes
 	$(BIN)/python -m pipelines.local --preset demo --out $(RUN)
@@ -57,5 +61,17 @@ hostile-in-container: $(READY)  ## the hostile programs in a container of stepco
 	  --env PYTHONPATH=/repository:/packages --env PYTHONDONTWRITEBYTECODE=1 --workdir /repository \
 	  --entrypoint python stepcoder/tools:$(VERSION) -m pytest -q -p no:cacheprovider tests/sandbox/hostile
 
+check-manifests: $(READY) $(MANIFEST_TOOLS_READY)  ## what kubectl applies: tests, schemas, checkov; needs kubectl 1.27 or newer
+	STEPCODER_REQUIRE=manifests $(BIN)/python -m pytest tests/manifests
+	mkdir -p build/manifests
+	for folder in cluster overlays/local overlays/production; do \
+	  $(KUBECTL) kustomize manifests/$$folder > build/manifests/$$(basename $$folder).yaml || exit 1; done
+	$(MANIFEST_TOOLS)/bin/checkov --config-file manifests/checkov.yaml --directory build/manifests
+
+$(MANIFEST_TOOLS_READY): manifests/requirements.txt
+	$(PYTHON) -m venv $(MANIFEST_TOOLS)
+	$(MANIFEST_TOOLS)/bin/pip install --quiet --requirement manifests/requirements.txt
+	@touch $@
+
 clean:  ## remove the environment and all runs
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) $(MANIFEST_TOOLS) runs build dist *.egg-info
