@@ -12,9 +12,16 @@ from tests.manifests.conftest import OVERLAYS
 from tests.manifests.rendered import COMPONENT, PART_OF, Manifests, Template
 from tests.manifests.test_manifest_schemas import worth
 
-ALLOWED_VOLUMES = set(
-    ["configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"]
-)
+ALLOWED_VOLUMES = {
+    "configMap",
+    "csi",
+    "downwardAPI",
+    "emptyDir",
+    "ephemeral",
+    "persistentVolumeClaim",
+    "projected",
+    "secret",
+}
 """What the restricted standard leaves of the kinds of volumes."""
 
 
@@ -23,16 +30,6 @@ def all_containers(pods: Template) -> list[dict[str, Any]]:
 
 
 def test_pods_meet_the_restricted_standard(overlay: Manifests) -> None:
-    allowed = {
-        "configMap",
-        "csi",
-        "downwardAPI",
-        "emptyDir",
-        "ephemeral",
-        "persistentVolumeClaim",
-        "projected",
-        "secret",
-    }
     for pods in overlay.pods():
         spec = pods.spec
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), pods.name
