@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from tests.manifests.rendered import Manifests
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
-TOOLS = ROOT / ".venv-manifests" / "bin"
+TOOLS = Path(os.environ.get("STEPCODER_MANIFESTS_VENV", ROOT / ".venv-manifests")) / "bin"
 OVERLAYS = ("local", "production")
 INTERNET = "internet"
 
@@ -79,6 +80,14 @@ def local(render: Callable[[str], Manifests]) -> Manifests:
 @pytest.fixture
 def production(render: Callable[[str], Manifests]) -> Manifests:
     return render("production")
+
+
+@pytest.fixture(scope="session")
+def tools() -> Path:
+    """The folder of kubernetes-validate and checkov."""
+    if not (TOOLS / "checkov").exists():
+        pytest.skip("kubernetes-validate and checkov are not here: `make manifest-tools`")
+    return TOOLS
 
 
 @pytest.fixture(scope="session")

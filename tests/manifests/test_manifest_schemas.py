@@ -1,5 +1,6 @@
 """What kubectl would send is what the API server takes: schemas, names, quantities, nothing deprecated."""
 
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from tests.manifests import crds
-from tests.manifests.conftest import INTERNET, MANIFESTS, OVERLAYS, TOOLS, build, why_not
+from tests.manifests.conftest import INTERNET, MANIFESTS, OVERLAYS, build, why_not
 from tests.manifests.rendered import Manifests
 
 FOLDERS = ("base", "cluster", *OVERLAYS, INTERNET)
@@ -30,17 +31,14 @@ def test_each_folder_builds_without_a_warning(folder: str) -> None:
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_every_object_fits_the_strict_schema_of_kubernetes(
-    version: str, render: Callable[[str], Manifests], tmp_path: Path
+    version: str, render: Callable[[str], Manifests], tools: Path, tmp_path: Path
 ) -> None:
-    tool = TOOLS / "kubernetes-validate"
-    if not tool.exists():
-        pytest.skip("`make check-manifests` makes the environment that holds kubernetes-validate")
     # Of each object once: base and the local overlay are in `internet`.
     every = [one for folder in (INTERNET, "production", "cluster") for one in render(folder)]
     own = [one for one in every if one["kind"] not in crds.DEFINED]
     (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(own))
     done = subprocess.run(
-        [str(tool), "--strict", "--kubernetes-version", version, str(tmp_path / "all.yaml")],
+        [str(tools / "kubernetes-validate"), "--strict", "--kubernetes-version", version, str(tmp_path / "all.yaml")],
         capture_output=True,
         text=True,
     )
@@ -49,13 +47,35 @@ def test_every_object_fits_the_strict_schema_of_kubernetes(
     assert told.count(" passed for resource ") == len(own), told
 
 
-def test_the_schemas_refuse_a_field_that_does_not_exist(render: Callable[[str], Manifests], tmp_path: Path) -> None:
-    tool = TOOLS / "kubernetes-validate"
-    if not tool.exists():
-        pytest.skip("`make check-manifests` makes the environment that holds kubernetes-validate")
+def test_the_schemas_refuse_a_field_that_does_not_exist(
+    render: Callable[[str], Manifests], tools: Path, tmp_path: Path
+) -> None:
     deployment = render("base").of("Deployment")["stepcoder-sandbox"]
     (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(deployment | {"spec": deployment["spec"] | {"replica": 2}}))
+    tool = tools / "kubernetes-validate"
     assert subprocess.run([str(tool), "--strict", str(tmp_path / "wrong.yaml")], capture_output=True).returncode != 0
+
+
+@pytest.mark.slow
+def test_checkov_finds_what_its_exceptions_explain_and_nothing_else(
+    render: Callable[[str], Manifests], tools: Path, tmp_path: Path
+) -> None:
+    for folder in (INTERNET, "production", "cluster"):
+        (tmp_path / f"{folder}.yaml").write_text(yaml.safe_dump_all(render(folder)))
+    # Without the exceptions, so that one that is no longer needed is noticed too.
+    done = subprocess.run(
+        [str(tools / "checkov"), "--framework", "kubernetes", "--directory", str(tmp_path), "--output", "json"],
+        capture_output=True,
+        text=True,
+    )
+    found = json.loads(done.stdout)
+    told = (MANIFESTS / "checkov.yaml").read_text()
+    assert found["summary"]["parsing_errors"] == 0
+    assert found["summary"]["passed"] > 500
+    failed = {one["check_id"]: one["check_name"] for one in found["results"]["failed_checks"]}
+    assert set(failed) == set(yaml.safe_load(told)["skip-check"]), failed
+    for one in failed:
+        assert re.search(rf"^  # .{{40,}}\n  - {one}$", told, re.MULTILINE), f"{one} has no reason"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
