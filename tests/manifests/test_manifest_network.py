@@ -80,6 +80,9 @@ def test_pods_of_a_run_reach_kubeflow_the_api_and_names(overlay: Manifests) -> N
         assert overlay.reaches(pod, DNS, 53, "TCP")
         assert overlay.reaches(pod, ML_PIPELINE, 8887)
         assert overlay.reaches(pod, Pod.elsewhere("kubeflow", component="metadata-grpc-server"), 8080)
+        assert overlay.reaches(pod, Pod.elsewhere("kubeflow", app="seaweedfs"), 8333)
+        assert overlay.reaches(pod, Pod.elsewhere("kubeflow", app="minio"), 9000)
+        assert not overlay.reaches(pod, ML_PIPELINE, 8888)
         assert overlay.reaches(pod, API_SERVER, 443)
         assert overlay.reaches(pod, "172.18.0.2", 6443)
 

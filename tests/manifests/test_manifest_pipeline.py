@@ -17,8 +17,8 @@ RUN = {
     ("argoproj.io", "workflowtaskresults"): {"create", "patch"},
     ("", "configmaps"): {"get"},
     ("", "secrets"): {"get"},
-    ("trainer.kubeflow.org", "trainjobs"): {"create", "get", "list", "watch", "delete"},
-    ("", "pods"): {"get", "list", "watch"},
+    ("trainer.kubeflow.org", "trainjobs"): {"create", "get", "list", "delete"},
+    ("", "pods"): {"get", "list"},
     ("", "pods/log"): {"get"},
     ("", "events"): {"list"},
 }

@@ -29,21 +29,25 @@ def all_containers(pods: Template) -> list[dict[str, Any]]:
     return pods.spec["containers"] + pods.spec.get("initContainers", [])
 
 
+def assert_restricted(pods: Template) -> None:
+    spec = pods.spec
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), pods.name
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not spec["securityContext"].get("sysctls")
+    for volume in spec.get("volumes", []):
+        assert set(volume) - {"name"} <= ALLOWED_VOLUMES, pods.name
+    for container in all_containers(pods):
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        assert not security.get("privileged")
+        assert not any("hostPort" in port for port in container.get("ports", []))
+
+
 def test_pods_meet_the_restricted_standard(overlay: Manifests) -> None:
     for pods in overlay.pods():
-        spec = pods.spec
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), pods.name
-        assert spec["securityContext"]["runAsNonRoot"] is True
-        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert not spec["securityContext"].get("sysctls")
-        for volume in spec.get("volumes", []):
-            assert set(volume) - {"name"} <= ALLOWED_VOLUMES, pods.name
-        for container in all_containers(pods):
-            security = container["securityContext"]
-            assert security["allowPrivilegeEscalation"] is False
-            assert security["capabilities"] == {"drop": ["ALL"]}
-            assert not security.get("privileged")
-            assert not any("hostPort" in port for port in container.get("ports", []))
+        assert_restricted(pods)
 
 
 def test_the_local_namespace_enforces_the_restricted_standard(local: Manifests) -> None:
@@ -88,6 +92,31 @@ def test_our_image_is_the_one_that_the_pipeline_names(overlay: Manifests, local:
     wanted = images.TOOLS if overlay is local else f"registry.example.com/{repository}:{version}"
     assert ours, "the sandbox at least"
     assert set(ours) == {wanted}, "change the version in manifests/ with the one in stepcoder/__init__.py"
+
+
+def test_training_jobs_start_from_a_runtime_that_meets_the_standard(overlay: Manifests, local: Manifests) -> None:
+    runtime = overlay.of("TrainingRuntime")["stepcoder"]["spec"]
+    (job,) = runtime["template"]["spec"]["replicatedJobs"]
+    assert job["template"]["metadata"]["labels"] == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
+    assert job["template"]["spec"]["backoffLimit"] == 0
+    pods = job["template"]["spec"]["template"]
+    assert pods["metadata"]["labels"][PART_OF] == "stepcoder"
+    assert pods["spec"]["restartPolicy"] == "Never"
+    assert pods["spec"]["serviceAccountName"] in overlay.of("ServiceAccount")
+    assert pods["spec"]["automountServiceAccountToken"] is False
+    assert_restricted(Template("stepcoder", {}, pods["spec"]))
+    (container,) = pods["spec"]["containers"]
+    # Kubeflow Trainer's names of the job and the container that the TrainJob patches.
+    assert (job["name"], container["name"]) == ("node", "node")
+    prefix = "" if overlay is local else "registry.example.com/"
+    assert container["image"] == f"{prefix}{images.TRAINER}"
+
+
+def test_the_runtime_is_the_one_that_training_jobs_name(overlay: Manifests) -> None:
+    manifest = pytest.importorskip("stepcoder.platform.trainjob.manifest")
+    assert list(overlay.of("TrainingRuntime")) == [manifest.RUNTIME]
+    assert overlay.of("TrainingRuntime")[manifest.RUNTIME]["apiVersion"] == f"{manifest.GROUP}/{manifest.VERSION}"
+    assert manifest.SERVICE_ACCOUNT in overlay.of("ServiceAccount")
 
 
 def test_every_image_is_pinned_by_a_version(overlay: Manifests) -> None:
