@@ -152,6 +152,13 @@ def test_in_production_steps_reach_the_stores_outside(production: Manifests) -> 
         assert not production.reaches(pod, "10.20.30.40", 22)
 
 
+def test_policies_for_all_steps_name_all_steps(overlay: Manifests) -> None:
+    for name in ("stepcoder-steps", "stepcoder-steps-to-stores"):
+        (wanted,) = overlay.of("NetworkPolicy")[name]["spec"]["podSelector"]["matchExpressions"]
+        assert (wanted["key"], wanted["operator"]) == (COMPONENT, "In")
+        assert sorted(wanted["values"]) == sorted(STEPS)
+
+
 def test_every_policy_selects_some_pod(overlay: Manifests) -> None:
     pods = [*PEOPLE, DRIVER, *(Pod(one.labels) for one in overlay.pods())]
     for name, policy in overlay.of("NetworkPolicy").items():

@@ -76,6 +76,13 @@ def test_no_pod_has_a_token_of_the_kubernetes_api(overlay: Manifests) -> None:
         ]
 
 
+def test_no_pod_gets_a_sidecar_of_kubeflows_mesh(overlay: Manifests) -> None:
+    runtime = overlay.of("TrainingRuntime")["stepcoder"]["spec"]["template"]["spec"]["replicatedJobs"][0]
+    ranks = runtime["template"]["spec"]["template"]["metadata"]["labels"]
+    for labels in [ranks, *(pods.labels for pods in overlay.pods())]:
+        assert labels["sidecar.istio.io/inject"] == "false"
+
+
 def test_servers_have_probes_and_resources(overlay: Manifests) -> None:
     for pods in overlay.pods():
         for container in pods.spec["containers"]:
@@ -186,9 +193,9 @@ def test_scaling_and_disruption_concern_the_sandbox(overlay: Manifests) -> None:
     scaler = overlay.of("HorizontalPodAutoscaler")["stepcoder-sandbox"]["spec"]
     budget = overlay.of("PodDisruptionBudget")["stepcoder-sandbox"]["spec"]
     spread = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"][0]
-    assert labels == {PART_OF: "stepcoder", COMPONENT: "sandbox"}
-    assert budget["selector"]["matchLabels"] == labels
-    assert spread["labelSelector"]["matchLabels"] == labels
+    for selector in (budget["selector"], spread["labelSelector"]):
+        assert selector["matchLabels"] == {PART_OF: "stepcoder", COMPONENT: "sandbox"}
+        assert selector["matchLabels"].items() <= labels.items()
     assert (scaler["scaleTargetRef"]["kind"], scaler["scaleTargetRef"]["name"]) == ("Deployment", "stepcoder-sandbox")
     assert scaler["minReplicas"] <= scaler["maxReplicas"]
     assert "replicas" not in deployment["spec"], "each apply would undo what the autoscaler did"
