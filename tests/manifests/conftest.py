@@ -93,7 +93,10 @@ def tools() -> Path:
 
 @pytest.fixture(scope="session")
 def executors() -> dict[str, dict[str, Any]]:
-    """What the compiled pipeline tells Kubernetes of each step's pod, by the step's name."""
-    _, platform = yaml.safe_load_all((ROOT / "pipelines" / "stepcoder.yaml").read_text())
-    told = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    return {name.removeprefix("exec-"): said for name, said in told.items()}
+    """What the compiled pipelines tell Kubernetes of each step's pod, by `FILE/STEP`."""
+    found = {}
+    for file in (ROOT / "pipelines").glob("*.yaml"):
+        _, platform = yaml.safe_load_all(file.read_text())
+        told = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        found |= {f"{file.stem}/{name.removeprefix('exec-')}": said for name, said in told.items()}
+    return found

@@ -28,7 +28,7 @@ def test_labels_of_the_policies_are_those_that_the_pipeline_gives_its_pods(execu
     for name, said in executors.items():
         labels = said["podMetadata"]["labels"]
         assert labels[PART_OF] == "stepcoder"
-        assert labels[COMPONENT] == re.sub(r"-\d+$", "", name)
+        assert labels[COMPONENT] == re.sub(r"-\d+$", "", name.partition("/")[2])
         assert labels[COMPONENT] in STEPS
 
 
