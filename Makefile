@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+SERVERS := $(or $(STEPCODER_SERVERS_VENV),.venv-servers)
+MANIFEST_TOOLS := $(or $(STEPCODER_MANIFESTS_VENV),.venv-manifests)
 TORCH := $(shell grep '^torch==' constraints.txt)
 RUN ?= runs/demo
 DOCKER ?= docker
@@ -11,7 +13,8 @@ DOCKER_BUILD ?=
 TEST_JOBS ?= 2
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' stepcoder/__init__.py)
 
-.PHONY: demo test lint types format compile check-generated examples install image-tools hostile-in-container clean
+.PHONY: demo test lint types format compile check-generated examples install servers image-tools hostile-in-container \
+  manifest-tools check-manifests clean
 
 demo: $(READY)  ## the whole pipeline on the shipped problems, in a few minutes
 	$(BIN)/python -m pipelines.local --preset demo --out $(RUN)
@@ -49,6 +52,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,pipeline,sandbox,service,dev]'
 	@touch $@
 
+# An environment of their own: what servers pin would hold the library's packages back.
+servers: $(SERVERS)/.installed  ## the real servers that tests marked s3 start
+
+$(SERVERS)/.installed: tests/servers/requirements.txt
+	$(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/pip install --quiet --requirement tests/servers/requirements.txt
+	@touch $@
+
 image-tools:  ## the image without torch; DOCKER_BUILD holds further options of `docker build`
 	DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD) --file images/tools/Dockerfile --tag stepcoder/tools:$(VERSION) .
 
@@ -59,5 +70,16 @@ hostile-in-container: $(READY)  ## the hostile programs in a container of stepco
 	  --env PYTHONPATH=/repository:/packages --env PYTHONDONTWRITEBYTECODE=1 --workdir /repository \
 	  --entrypoint python stepcoder/tools:$(VERSION) -m pytest -q -p no:cacheprovider tests/sandbox/hostile
 
+manifest-tools: $(MANIFEST_TOOLS)/.installed  ## the checkers that tests marked manifests run
+
+# An environment of their own: what checkov pins would hold the library's packages back.
+$(MANIFEST_TOOLS)/.installed: tests/manifests/requirements.txt
+	$(PYTHON) -m venv $(MANIFEST_TOOLS)
+	$(MANIFEST_TOOLS)/bin/pip install --quiet --requirement tests/manifests/requirements.txt
+	@touch $@
+
+check-manifests: $(READY) manifest-tools  ## what kubectl would apply; needs kubectl 1.27 or newer
+	STEPCODER_REQUIRE=manifests $(BIN)/python -m pytest tests/manifests
+
 clean:  ## remove the environment and all runs
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) .venv-servers .venv-manifests runs build dist *.egg-info
