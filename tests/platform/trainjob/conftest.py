@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stepcoder.platform import storage
+from tests.platform.trainjob.kubernetes_api import Kubernetes, serving
+from tests.platform.trainjob.work import (
+    OUT,
+    OWN_POD,
+    published,
+)
+
+
+@pytest.fixture
+def kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kubernetes]:
+    """A cluster in which this process is a pod of a pipeline run."""
+    made = Kubernetes(pods={OWN_POD["metadata"]["name"]: json.loads(json.dumps(OWN_POD))})
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KFP_POD_NAME", OWN_POD["metadata"]["name"])
+    monkeypatch.setenv("STEPCODER_RUN_ID", "0a1b-run")
+    with serving(made, tmp_path) as kubeconfig:
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[str]:
+    """An object store in this process; what is asked of it here is no more than whether something is there."""
+    moto = pytest.importorskip("moto", reason="moto is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
+            patch.delenv(name, raising=False)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "value-of-a-secret")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        with moto.mock_aws():
+            import boto3
+
+            boto3.client("s3").create_bucket(Bucket="bucket")
+            yield "s3://bucket"
+
+
+@pytest.fixture
+def bucket(store: str) -> str:
+    """An empty bucket."""
+    storage.remove(store)
+    return store
+
+
+@pytest.fixture
+def done(bucket: str, tmp_path: Path) -> None:
+    """The outputs of the training are there."""
+    published(tmp_path / "made", OUT)
