@@ -31,7 +31,7 @@ from stepcoder.platform import ranks
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.entry import FAILED, running
 from stepcoder.platform.logs import get_logger
-from stepcoder.platform.nodes import Nodes, Watch
+from stepcoder.platform.nodes import ALONE, Nodes, Watch
 
 LAUNCHED = "STEPCODER_LAUNCHED"
 """Set in every rank, to the process that launched it."""
@@ -51,7 +51,7 @@ def launched() -> bool:
     return LAUNCHED in os.environ or int(os.environ.get("WORLD_SIZE") or 1) > 1
 
 
-def launch(step: str, config: StepConfig, processes: int, nodes: Nodes = Nodes()) -> None:  # noqa: B008
+def launch(step: str, config: StepConfig, processes: int, nodes: Nodes = ALONE) -> None:
     """Runs a step in several processes that train together, and waits for their end.
 
     Args:

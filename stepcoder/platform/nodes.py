@@ -71,6 +71,9 @@ class Nodes:
         }
 
 
+ALONE: Final = Nodes()
+
+
 class Watch:
     """Tells the other machines of this one's fault, and ends this one when another has failed or machine 0 is gone."""
 

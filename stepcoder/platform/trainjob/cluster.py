@@ -42,6 +42,9 @@ class Pace:
     """Limits of one request: to connect, and between two pieces of the answer."""
 
 
+DEFAULT_PACE: Final = Pace()
+
+
 class Cluster:
     """The namespace in which the step's pod runs."""
 
@@ -121,24 +124,35 @@ class Cluster:
         return self._items(f"/api/v1/namespaces/{self.namespace}/pods", selector)
 
     def warnings(self, job: str) -> list[str]:
-        """What the cluster complains about of a TrainJob and what belongs to it, oldest first."""
-        events = self._items(f"/api/v1/namespaces/{self.namespace}/events", {"fieldSelector": "type=Warning"})
+        """What the cluster complains about of a TrainJob and what belongs to it, oldest first; none if it is silent."""
+        path = f"/api/v1/namespaces/{self.namespace}/events"
+        try:
+            answer = self._patiently(lambda: self._request("GET", path, {"fieldSelector": "type=Warning"}), None, 0)
+        except StepCoderError as error:
+            log.debug("events cannot be read", error=str(error))
+            return []
+        events = answer["items"]
         own = [event for event in events if f"{event['involvedObject'].get('name', '')}-".startswith(f"{job}-")]
         own.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
         return [f"{event.get('reason')}: {event.get('message')}" for event in own]
 
-    def log(self, pod: str, *, since: str | None = None, tail: int | None = None) -> list[str]:
-        """Lines of a pod's log, each with its time before it.
+    def log(self, pod: str, *, since: str | None = None, tail: int | None = None, patience: float) -> list[str]:
+        """Lines of a pod's log, each with its time before it; none where the log cannot be read.
 
         Args:
             pod: name of the pod.
             since: RFC 3339 time in whole seconds; earlier lines are left out.
             tail: how many lines from the end.
+            patience: seconds for which it is tried; the training goes on while its log cannot be read.
         """
         query = {"timestamps": "true", "sinceTime": since, "tailLines": None if tail is None else str(tail)}
         given = {name: value for name, value in query.items() if value is not None}
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
-        text = self._patiently(lambda: self._request("GET", path, given, kind="str"), missing=404)
+        try:
+            text = self._patiently(lambda: self._request("GET", path, given, kind="str"), 404, patience)
+        except StepCoderError as error:
+            (log.warning if patience else log.debug)("the log cannot be read", pod=pod, error=str(error))
+            text = None
         return (text or "").splitlines()
 
     @property
@@ -168,8 +182,13 @@ class Cluster:
             _request_timeout=self.pace.request,
         )
 
-    def _patiently(self, call: Callable[[], Any], missing: int | None = None) -> Any:
+    def _patiently(self, call: Callable[[], Any], missing: int | None = None, patience: float | None = None) -> Any:
         """What a request gives, made again while the server is away; None where it answers `missing`.
+
+        Args:
+            call: makes the request.
+            missing: status that is no fault.
+            patience: seconds for which it is made again; default that of the pace.
 
         Raises:
             StepCoderError: the server refuses, or is away for longer than the pace allows.
@@ -178,6 +197,7 @@ class Cluster:
         from urllib3.exceptions import HTTPError
 
         begin, pause, told = time.monotonic(), self.pace.retry, False
+        patience = self.pace.patience if patience is None else patience
         while True:
             try:
                 return call()
@@ -190,7 +210,7 @@ class Cluster:
             except (HTTPError, OSError) as error:
                 reason = f"{type(error).__name__}: {error}"
             waited = time.monotonic() - begin
-            if waited + pause > self.pace.patience:
+            if waited + pause > patience:
                 raise StepCoderError(f"the Kubernetes API has not answered for {waited:.0f} s: {reason}")
             (log.debug if told else log.warning)("the Kubernetes API does not answer; it is asked again", error=reason)
             told = True

@@ -14,12 +14,12 @@ from dataclasses import replace
 from stepcoder.errors import StepCoderError
 from stepcoder.platform import storage
 from stepcoder.platform.config import StepConfig
-from stepcoder.platform.trainjob.cluster import Cluster, Pace, log
+from stepcoder.platform.trainjob.cluster import DEFAULT_PACE, Cluster, Pace, log
 from stepcoder.platform.trainjob.manifest import RUN_LABEL, STEP_LABEL, Machines, Object, manifest, outputs
 from stepcoder.platform.trainjob.telling import Lines, Waiting, condition, failure
 
 
-def train(step: str, stage: int | None, config: StepConfig, machines: Machines, pace: Pace = Pace()) -> None:  # noqa: B008
+def train(step: str, stage: int | None, config: StepConfig, machines: Machines, pace: Pace = DEFAULT_PACE) -> None:
     """Does a step's work as a TrainJob: begins it or finds it, shows the log of its first machine, waits for its end.
 
     Args:
@@ -95,7 +95,7 @@ def _follow(cluster: Cluster, name: str, machines: Machines) -> None:
         # Asked before the log is read, so that the log of what has ended is whole.
         ended = condition(job)
         pods = cluster.pods(name)
-        lines.show(pods)
+        lines.show(pods, last=ended is not None)
         if ended is not None:
             if ended["type"] == "Failed":
                 raise failure(cluster, name, ended, pods)
@@ -130,6 +130,7 @@ def _evicted(pod: Object) -> bool:
 
 def _gone(cluster: Cluster, name: str) -> None:
     """Waits until a TrainJob and its pods are gone."""
+    log.info("an earlier TrainJob is being deleted", name=name)
     while cluster.job(name) is not None:
         time.sleep(cluster.pace.poll)
 

@@ -18,6 +18,8 @@ _TAIL = 100
 """Lines from the end of a log in which the reason of a failure is looked for."""
 _SHOWN = 15
 """Lines of a log that tell of a failure for which there is no line of ours."""
+_LAST_SECONDS = 60.0
+"""How long the log of what has ended is asked for."""
 _STUCK = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "CreateContainerConfigError", "CreateContainerError"}
 
 
@@ -51,8 +53,8 @@ class Lines:
         self._shown: dict[str, tuple[str, int]] = {}
         """By pod: the time of the newest line, and how many lines have it."""
 
-    def show(self, pods: list[Object]) -> None:
-        """Prints what is new, of pods whose container has started."""
+    def show(self, pods: list[Object], *, last: bool) -> None:
+        """Prints what is new, of pods whose container has started; `last`: what cannot be read now is lost."""
         for pod in pods:
             if _number(pod) != 0 or not _state(pod).keys() & {"running", "terminated"}:
                 continue
@@ -60,7 +62,7 @@ class Lines:
             newest, count = self._shown.get(uid, ("", 0))
             since = f"{newest[:19]}Z" if newest else None
             same = 0
-            for line in self._cluster.log(name, since=since):
+            for line in self._cluster.log(name, since=since, patience=_LAST_SECONDS if last else 0):
                 stamp, _, text = line.partition(" ")
                 when = _precise(stamp)
                 same = same + 1 if when == newest else same
@@ -135,7 +137,9 @@ def failure(cluster: Cluster, name: str, ended: Object, pods: list[Object]) -> S
     how = f"{about}; node {number} ended with status {state.get('exitCode')}"
     if state.get("reason") not in (None, "Error"):
         how += f" ({state['reason']})"
-    lines = [line.partition(" ")[2] for line in cluster.log(pod["metadata"]["name"], tail=_TAIL)]
+    lines = [
+        line.partition(" ")[2] for line in cluster.log(pod["metadata"]["name"], tail=_TAIL, patience=_LAST_SECONDS)
+    ]
     faults = [match for line in lines if (match := _FAULT.search(line))]
     if not faults:
         return StepCoderError("\n".join([how, *lines[-_SHOWN:]]))

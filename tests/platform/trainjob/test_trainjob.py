@@ -139,6 +139,7 @@ def test_a_server_with_troubles_is_asked_again(kubernetes: Kubernetes, capsys: p
         cluster.troubles = [
             Trouble("GET", "/log", 500),
             Trouble("GET", "/log", 0, times=2),
+            Trouble("GET", "/events", 403),
             Trouble("GET", "/pods", 503, times=2),
             Trouble("GET", "/trainjobs/", -1),
             Trouble("GET", "/trainjobs/", 401),
