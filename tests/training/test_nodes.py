@@ -99,24 +99,17 @@ def test_the_other_machines_end_when_the_first_is_gone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "ranks"), [("sft-0", 1), ("ppo-2", 2)])
-def test_two_machines_give_the_curves_and_weights_of_one_process(
-    name: str,
-    ranks: int,
-    dataset: Path,
-    policy: Path,
-    base_model: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_two_machines_of_two_ranks_give_the_curves_and_weights_of_one_process(
+    dataset: Path, policy: Path, base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STEPCODER_HOME", str(tmp_path))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     places = steps.Config(out=str(tmp_path), dataset=str(dataset), policy=str(policy), base_model=str(base_model))
-    steps.train(steps.settings_of(name, places, tmp_path / "one"))
-    settings = steps.settings_of(name, places, tmp_path / "two", nproc_per_node=ranks)
-    with machines(name.split("-")[0], settings, tmp_path) as processes:
+    steps.train(steps.settings_of("ppo-2", places, tmp_path / "one"))
+    settings = steps.settings_of("ppo-2", places, tmp_path / "two", nproc_per_node=2)
+    with machines("ppo", settings, tmp_path) as processes:
         results = ended(processes, 200)
     assert [status for status, _ in results] == [0, 0], results
-    assert_same(tmp_path / "one" / name, tmp_path / "two" / name)
+    assert_same(tmp_path / "one" / "ppo-2", tmp_path / "two" / "ppo-2")
     assert "MLflow cannot be reached" in results[0][1]
     assert "MLflow" not in results[1][1]
