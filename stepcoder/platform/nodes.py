@@ -124,6 +124,7 @@ class Watch:
             wait_for_workers=False,
             timeout=timedelta(seconds=seconds),
         )
+        store.set_timeout(timedelta(seconds=_LOST_SECONDS))  # That was the time to meet.
         return PrefixStore("stepcoder-nodes", store)
 
     def _watch(self) -> None:
