@@ -167,7 +167,8 @@ def _patch(component: str, pod: Object) -> Object:
     volumes, mounts = _volumes(pod)
     placement = {name: spec.get(name) for name in ("nodeSelector", "affinity", "tolerations", "imagePullSecrets")}
     template = {
-        "metadata": {"labels": _labels(component)},
+        # A mesh's sidecar would neither let the ranks meet nor end with them.
+        "metadata": {"labels": {**_labels(component), "sidecar.istio.io/inject": "false"}},
         "spec": {
             **{name: value for name, value in placement.items() if value},
             "serviceAccountName": SERVICE_ACCOUNT,

@@ -67,7 +67,7 @@ def test_the_machines_get_what_the_pod_has_and_no_value_of_a_secret(monkeypatch:
     assert config == SETTINGS.model_copy(update={"nproc_per_node": 4})
     (patched,) = job["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
     pod = patched["template"]["spec"]["template"]
-    assert pod["metadata"]["labels"] == labels
+    assert pod["metadata"]["labels"] == {**labels, "sidecar.istio.io/inject": "false"}
     spec = pod["spec"]
     assert {name: spec[name] for name in ("nodeSelector", "tolerations", "imagePullSecrets")} == {
         name: OWN_POD["spec"][name] for name in ("nodeSelector", "tolerations", "imagePullSecrets")
