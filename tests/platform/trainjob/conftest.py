@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,11 +9,8 @@ import pytest
 
 from stepcoder.platform import storage
 from tests.platform.trainjob.kubernetes_api import Kubernetes, serving
-from tests.platform.trainjob.work import (
-    OUT,
-    OWN_POD,
-    published,
-)
+from tests.platform.trainjob.work import OUT, OWN_POD, published
+from tests.servers.swift import Swift
 
 
 @pytest.fixture
@@ -28,20 +26,21 @@ def kubernetes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Kube
 
 
 @pytest.fixture(scope="module")
-def store() -> Iterator[str]:
-    """An object store in this process; what is asked of it here is no more than whether something is there."""
-    moto = pytest.importorskip("moto", reason="moto is not installed")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
-            patch.delenv(name, raising=False)
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "value-of-a-secret")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        with moto.mock_aws():
-            import boto3
+def store(swift: Swift) -> Iterator[str]:
+    """A bucket of a fixed name in a real object store, known by the usual variables."""
+    import boto3
+    from botocore.config import Config
 
-            boto3.client("s3").create_bucket(Bucket="bucket")
-            yield "s3://bucket"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE"):
+            patch.delenv(name, raising=False)
+        for name, value in swift.environment.items():
+            patch.setenv(name, value)
+        client = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+        with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):
+            client.create_bucket(Bucket="bucket")
+        client.close()
+        yield "s3://bucket"
 
 
 @pytest.fixture

@@ -29,6 +29,8 @@ from tests.platform.trainjob.work import (
     run,
 )
 
+pytestmark = pytest.mark.s3
+
 
 def test_it_is_created_followed_and_its_log_shown_once(
     kubernetes: Kubernetes, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

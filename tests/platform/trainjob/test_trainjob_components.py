@@ -34,6 +34,8 @@ place = lambda name: A(uri="s3://bucket/" + name, path="/nowhere/" + name, metad
 sft.python_func(place("dataset"), "m", "d", {}, "", place("policy"), place("history"), nodes=2)
 """
 
+pytestmark = pytest.mark.s3
+
 
 @pytest.mark.parametrize("evicted", [False, True])
 def test_a_component_that_is_cancelled_takes_its_job_along(kubernetes: Kubernetes, evicted: bool) -> None:
