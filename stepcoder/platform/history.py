@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from stepcoder.errors import DataError
-from stepcoder.platform.storage import publishing
+from stepcoder.platform.storage import exists, fetch, publishing
 from stepcoder.platform.tracking import METRICS_NAME
 
 SUMMARY_NAME = "summary.json"
@@ -21,21 +21,21 @@ def carry(previous: str | None, policy: str, out: str) -> None:
 
     Args:
         previous: Record before this step; None in the first training step.
-        policy: Folder of the step's policy.
+        policy: Folder or `s3://` address of the step's policy; of the latter the two files alone are read.
         out: Where the new record goes.
 
     Raises:
         DataError: the policy folder has no `summary.json`.
     """
-    if not (Path(policy) / SUMMARY_NAME).is_file():
+    if not exists(f"{policy}/{SUMMARY_NAME}"):
         raise DataError(f"{policy}: has no {SUMMARY_NAME}, so it does not come from a training step")
     with publishing(Path(out)) as partial:
-        earlier = steps(previous) if previous else []
-        for number, folder in enumerate([*earlier, Path(policy)]):
+        earlier = [str(folder) for folder in steps(previous)] if previous else []
+        for number, folder in enumerate([*earlier, policy]):
             (partial / str(number)).mkdir()
             for name in (METRICS_NAME, SUMMARY_NAME):
-                if (folder / name).is_file():
-                    shutil.copyfile(folder / name, partial / str(number) / name)
+                if exists(f"{folder}/{name}"):
+                    shutil.copyfile(fetch(f"{folder}/{name}"), partial / str(number) / name)
 
 
 def steps(record: str) -> list[Path]:
