@@ -62,7 +62,7 @@ def upload(address: str, transfers: Sequence[Transfer], *, there: Iterable[s3.S3
             if sizes.get(transfer.key) == transfer.size and recorded(bucket, transfer.key) == same:
                 advance(transfer.size)
                 return
-            s3_retries.again(lambda: _upload(bucket, transfer, advance), transfer.key)
+            _upload(bucket, transfer, advance)
 
     _all(one, transfers, f"uploading to {address}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -158,6 +159,26 @@ def test_a_store_that_deletes_one_object_at_a_time_is_enough(store: str, way: Pr
     with through(way, Fault("501 NotImplemented", "POST", "delete", times=99)):
         storage.remove(f"{store}/out")
     assert raw(f"{store}/out") == {}
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="makes a certificate with openssl, which is not here")
+def test_https_needs_a_certificate_that_is_known(
+    swift: Swift, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, key = tmp_path / "both.pem", tmp_path / "key.pem"
+    made = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=store -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(["openssl", *made.split(), "-keyout", key, "-out", both], check=True, capture_output=True)
+    (tmp_path / "with-key.pem").write_text(key.read_text() + both.read_text())
+    source = folder_of(tmp_path / "source", {"a": "1"})
+    with proxy(swift.endpoint, tmp_path / "with-key.pem") as secure:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", secure.endpoint)
+        with pytest.raises(StepCoderError, match="AWS_CA_BUNDLE"):
+            storage.publish(source, f"{store}/out")
+        assert secure.seen == []
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(both))
+        storage.publish(source, f"{store}/out")
+        assert storage.digest(storage.fetch(f"{store}/out")) == storage.digest(source)
+        assert secure.seen
 
 
 def test_no_credential_is_in_an_error_or_a_log(
