@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import logs, s3, s3_transfers, storage
 from stepcoder.platform.manifest import MANIFEST, MARKER
+from stepcoder.platform.s3_errors import redacted
 from tests.platform.stores import folder_of, put, raw
 from tests.servers.proxy import Fault, Proxy, proxy
 from tests.servers.swift import Swift
@@ -27,9 +28,9 @@ from tests.servers.swift import Swift
 pytestmark = pytest.mark.s3
 
 
-@pytest.fixture
-def way(swift: Swift, store: str) -> Iterator[Proxy]:
-    """The way to the store."""
+@pytest.fixture(scope="module")
+def way(swift: Swift) -> Iterator[Proxy]:
+    """The way to the store; one for all tests, since a client for another address is made anew."""
     with proxy(swift.endpoint) as found:
         yield found
 
@@ -197,7 +198,7 @@ def test_no_credential_is_in_an_error_or_a_log(
     with pytest.raises(DataError) as refused:
         storage.fetch("s3://key:hidden@bucket/out")
     assert "hidden" not in str(refused.value)
-    assert s3.redacted("GET http://store/k?X-Amz-Signature=hidden&x=1 failed") == "GET http://store/k?*** failed"
+    assert redacted("GET http://store/k?X-Amz-Signature=hidden&x=1 failed") == "GET http://store/k?*** failed"
 
 
 def test_a_replacement_that_ends_at_any_request_leaves_the_old_the_new_or_nothing(
