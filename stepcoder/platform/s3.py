@@ -19,6 +19,20 @@ from stepcoder.platform.s3_errors import code_of, redacted, reporting
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+__all__ = [
+    "S3Object",
+    "abort_unfinished",
+    "connect",
+    "delete",
+    "file_at",
+    "is_file",
+    "list_folder",
+    "list_objects",
+    "prefix",
+    "reporting",
+    "split",
+]
+
 CONNECTIONS = 32
 """Requests to the store at once."""
 READ_SECONDS = 60.0
