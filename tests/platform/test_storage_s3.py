@@ -197,6 +197,18 @@ def test_a_copy_by_other_tools_has_the_same_digest(store: str, tmp_path: Path, m
     assert storage.digest(storage.fetch(f"{store}/copy")) == storage.digest(tmp_path / "source")
 
 
+def test_a_damaged_manifest_is_an_error_and_publishing_again_mends_it(store: str, tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "source", {"a": "1"})
+    storage.publish(source, f"{store}/out")
+    name, _ = s3.split(store)
+    noted = s3.connect().head_object(Bucket=name, Key=f"out/{MANIFEST}")["Metadata"]
+    s3.connect().put_object(Bucket=name, Key=f"out/{MANIFEST}", Body=b'{"files": {}}', Metadata=noted)
+    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
+        storage.fetch(f"{store}/out")
+    storage.publish(source, f"{store}/out")
+    assert storage.digest(storage.fetch(f"{store}/out")) == storage.digest(source)
+
+
 def test_a_manifest_that_others_have_downloaded_is_no_content(store: str, tmp_path: Path) -> None:
     source = folder_of(tmp_path / "source", {"a": "1"})
     storage.publish(source, f"{store}/out")
