@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from stepcoder.platform import storage
 from stepcoder.platform.config import write_resolved
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import Tracker
+from stepcoder.platform.unsent import send_all
 from stepcoder.problems import load_problems
 from stepcoder.problems.problem import Problem
 
@@ -62,10 +62,8 @@ def evaluate(config: EvaluationConfig, sampler: Sampler | None = None) -> Metric
     for text in history.missing:
         log.warning("left out of the report", reason=text)
 
-    with (
-        tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch,
-        Tracker.start("evaluate", Path(scratch)) as tracker,
-    ):
+    send_all(config.history)
+    with storage.staged(config.out) as folder, Tracker.start("evaluate", folder) as tracker:
         tracker.params(config.model_dump())
         samples: dict[str, list[JudgedSample]] = {}
         models: dict[str, ModelMetrics] = {}
@@ -91,10 +89,9 @@ def evaluate(config: EvaluationConfig, sampler: Sampler | None = None) -> Metric
         )
         tracker.metrics(flat(metrics), step=0)
         tracker.tags({"stepcoder.dataset_digest": metrics.dataset.digest})
-        with storage.staged(config.out) as folder:
-            _write(folder, config, metrics, problems, samples, history)
-            tracker.artifact(folder / "metrics.json")
-            tracker.artifact(folder / "report.html")
+        _write(folder, config, metrics, problems, samples, history)
+        tracker.artifact(folder / "metrics.json")
+        tracker.artifact(folder / "report.html")
     log.info("evaluation written", out=config.out)
     return metrics
 
