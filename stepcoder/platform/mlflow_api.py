@@ -182,10 +182,15 @@ def legal_name(name: str) -> str:
     return posixpath.join(*(re.sub(r"^\.\.", "__", part) for part in parts)) if parts else "_"
 
 
+def legal_text(value: Any, limit: int) -> str:
+    """The value as a text of at most `limit` characters, without those that PostgreSQL does not take."""
+    return str(value)[:limit].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
+
+
 def first_line(error: BaseException) -> str:
     """An error in one line, without what must not be in a log."""
     text = without_password(str(error).strip())
-    return text.splitlines()[0][:300] if text else type(error).__name__
+    return text.splitlines()[0][:500] if text else type(error).__name__
 
 
 def without_password(text: str) -> str:

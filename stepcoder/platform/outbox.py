@@ -106,13 +106,15 @@ class Outbox:
         """Nested ones get dotted names. A name that was given before keeps its value."""
         with self._filling:
             for name, value in mlflow_api.flatten(values):
-                self.params.setdefault(mlflow_api.legal_name(name), str(value)[: mlflow_api.PARAM_CHARACTERS])
+                self.params.setdefault(
+                    mlflow_api.legal_name(name), mlflow_api.legal_text(value, mlflow_api.PARAM_CHARACTERS)
+                )
 
     def put_tags(self, values: Mapping[str, Any]) -> None:
         """A name that was given before gets the new value."""
         with self._filling:
             for name, value in values.items():
-                self.tags[mlflow_api.legal_name(name)] = str(value)[: mlflow_api.TAG_CHARACTERS]
+                self.tags[mlflow_api.legal_name(name)] = mlflow_api.legal_text(value, mlflow_api.TAG_CHARACTERS)
 
     def put_metrics(self, values: Mapping[str, Any], step: int, seconds: float) -> None:
         """Numbers, or nested ones as `name/key`; other values are left out. The first value of a step counts.

@@ -274,7 +274,7 @@ def test_what_is_left_when_a_step_ends_is_sent_later_and_once(
 
     client.delete_run(run.info.run_id)
     unsent.send_all([str(out)])
-    assert "was deleted in MLflow" in log.text
+    assert "was deleted in MLflow" in capsys.readouterr().err
     assert not runs(stepcoder__run_id="left", stepcoder__step="sft")
 
 
@@ -296,7 +296,7 @@ def test_names_and_sizes_that_mlflow_does_not_take_are_made_to_fit(
 ) -> None:
     with Tracker.start("evaluate", tmp_path) as tracker:
         tracker.params({f"p{number}": "ä" * 9000 for number in range(150)})
-        tracker.tags({f"t{number}": "ä" * 9000 for number in range(120)})
+        tracker.tags({f"t{number}": "ä" * 9000 for number in range(120)} | {"broken": "a\0b\udc80c"})
         values = {f"m{number}": float(number) for number in range(1200)}
         odd = {"pass@1": 0.5, "a//b/": 1.0, "../up": 1.0, "x" * 300: 1.0, "inf": math.inf, "nan": math.nan, "ü": 1.0}
         tracker.metrics(values | odd, step=1)
@@ -305,6 +305,7 @@ def test_names_and_sizes_that_mlflow_does_not_take_are_made_to_fit(
     assert {len(value) for value in run.data.params.values()} == {6000}
     assert len(run.data.params) == 150
     assert {len(run.data.tags[f"t{number}"]) for number in range(120)} == {8000}
+    assert run.data.tags["broken"] == "a?b?c"
     assert len(run.data.metrics) == 1207
     assert run.data.metrics["pass_1"] == 0.5
     assert run.data.metrics["inf"] > 1e308

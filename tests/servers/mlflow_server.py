@@ -172,7 +172,20 @@ def _database(log: Path) -> Iterator[Path]:
             raise RuntimeError(f"{name}: {done.stderr or done.stdout}")
 
     try:
-        run("initdb", "--pgdata", str(data), "--auth", "trust", "--username", "mlflow", "--no-sync", "--locale", "C")
+        run(
+            "initdb",
+            "--pgdata",
+            str(data),
+            "--auth",
+            "trust",
+            "--username",
+            "mlflow",
+            "--no-sync",
+            "--locale",
+            "C",
+            "--encoding",
+            "UTF8",
+        )
         options = f"-c listen_addresses='' -c unix_socket_directories='{folder}' -c fsync=off -c max_connections=40"
         run("pg_ctl", "start", "-w", "-D", str(data), "-l", str(folder / "log"), "-o", options)
         try:
