@@ -163,7 +163,11 @@ class Tracker:
     def resume(self, metrics: Path) -> None:
         """Goes on with the `metrics.jsonl` of a checkpoint: what of it is not in MLflow is sent."""
         shutil.copyfile(metrics, self.folder / METRICS_NAME)
-        unsent.queue_metrics(self._outbox, metrics)
+        if not logs.rank():
+            try:
+                unsent.queue_metrics(self._outbox, metrics)
+            except (ValueError, KeyError) as error:
+                log.warning("the checkpoint's metrics cannot be read", file=str(metrics), error=first_line(error))
 
     def flush(self) -> bool:
         """Tries to send what is queued, and tells whether MLflow has everything now. Nothing queued is lost."""

@@ -206,6 +206,11 @@ def _source(policy: str) -> str:
         return policy
     if not Path(policy).exists():
         raise DataError(f"{policy}: there is no such checkpoint folder")
+    if tracking.tracking_uri().startswith("http"):
+        raise DataError(
+            f"{policy}: an MLflow server takes no paths of this machine; put the checkpoint into an object store and "
+            "give its s3:// address, or unset MLFLOW_TRACKING_URI to use a registry on this machine"
+        )
     return str(Path(policy).absolute())
 
 
