@@ -1,7 +1,8 @@
-"""Steps in processes of their own, which a test kills: `python record_steps.py FOLDER CHECKPOINT FIRST LAST [kill]`.
+"""A step in a process of its own: `python record_steps.py FOLDER CHECKPOINT FIRST LAST ENDING`.
 
 Writes the metrics of the optimiser steps FIRST to LAST and keeps a checkpoint after half of them; goes on from the
-checkpoint when there is one.
+checkpoint when there is one. ENDING is `end`, or how it is killed: `kill-when-sent` once MLflow has everything,
+`kill-unsent` while it has nothing.
 """
 
 from __future__ import annotations
@@ -25,13 +26,12 @@ def main(folder: Path, checkpoint: Path, first: int, last: int, ending: str) -> 
         if checkpoint.exists():
             tracker.resume(checkpoint)
         for step in range(first, last + 1):
-            # The second attempt measures other times than the first.
+            # Each attempt measures other times.
             tracker.metrics({"loss": 1 / step, "seconds_step": time.perf_counter(), "levels": {"0": step}}, step=step)
             if step == (first + last) // 2:
                 shutil.copyfile(folder / METRICS_NAME, checkpoint)
-                time.sleep(float(os.environ.get("SLEEP", "0")))
-        if ending == "kill":
-            time.sleep(float(os.environ.get("SLEEP", "0")))
+        if ending != "end":
+            assert tracker.flush() == (ending == "kill-when-sent")
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -173,11 +173,11 @@ def test_a_killed_step_that_goes_on_sends_what_was_not_sent_and_nothing_twice(
     """Inside a pipeline its run is found by the names of run and step, outside by its checkpoints."""
     for kind, environment in {"inside": {tracking.RUN_ID: "retried"}, "outside": {}}.items():
         checkpoint = tmp_path / f"{kind}.jsonl"
-        # The first half arrives; the second, after the checkpoint, partly; the process is killed.
-        first = attempt(tmp_path / "1", checkpoint, 1, 20, "kill", SLEEP="1", **environment)
+        # All arrives, but the checkpoint knows of the first half only: the second is done again.
+        first = attempt(tmp_path / "1", checkpoint, 1, 20, "kill-when-sent", **environment)
         assert first.returncode == -signal.SIGKILL, first.stderr
-        # Killed again, and MLflow is away all the time: only the checkpoint knows of its steps.
-        second = attempt(tmp_path / "2", checkpoint, 11, 30, "kill", MLFLOW_TRACKING_URI=away, **environment)
+        # Killed again, and MLflow was away all the time: only the checkpoint knows of its steps.
+        second = attempt(tmp_path / "2", checkpoint, 11, 30, "kill-unsent", MLFLOW_TRACKING_URI=away, **environment)
         assert second.returncode == -signal.SIGKILL, second.stderr
         last = attempt(tmp_path / "3", checkpoint, 21, 40, "end", **environment)
         assert last.returncode == 0, last.stderr
