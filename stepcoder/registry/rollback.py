@@ -121,7 +121,7 @@ def _others(client: Any, name: str) -> str:
 
 def _check_weights(config: RollbackConfig, target: Any) -> None:
     where = f"{config.model_name}: version {target.version}"
-    anyway = "--check-weights false moves the alias all the same"
+    anyway = "--check-weights False moves the alias all the same"
     try:
         there = storage.exists(str(target.source))
     except StepCoderError as error:
