@@ -53,7 +53,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 # An environment of their own: what servers pin would hold the library's packages back.
-servers: $(SERVERS)/.installed  ## the real servers that tests marked s3 start
+servers: $(SERVERS)/.installed  ## the real servers that tests marked s3 or mlflow start
 
 $(SERVERS)/.installed: tests/servers/requirements.txt
 	$(PYTHON) -m venv $(SERVERS)
