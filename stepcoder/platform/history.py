@@ -1,7 +1,7 @@
 """The record of a training run that travels from step to step without the weights: curves and validation results.
 
 A folder with one subfolder a training step, in order: `0/` for SFT, `1/` for PPO stage 1, and so on. Each holds the
-`metrics.jsonl` and `summary.json` of that step's policy.
+`metrics.jsonl` and `summary.json` of that step's policy, and `mlflow-unsent.json` where MLflow was away when it ended.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stepcoder.errors import DataError
 from stepcoder.platform.storage import publishing
-from stepcoder.platform.tracking import METRICS_NAME
+from stepcoder.platform.unsent import METRICS_NAME, UNSENT_NAME
 
 SUMMARY_NAME = "summary.json"
 
@@ -33,7 +33,7 @@ def carry(previous: str | None, policy: str, out: str) -> None:
         earlier = steps(previous) if previous else []
         for number, folder in enumerate([*earlier, Path(policy)]):
             (partial / str(number)).mkdir()
-            for name in (METRICS_NAME, SUMMARY_NAME):
+            for name in (METRICS_NAME, SUMMARY_NAME, UNSENT_NAME):
                 if (folder / name).is_file():
                     shutil.copyfile(folder / name, partial / str(number) / name)
 
