@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+SERVERS := $(or $(STEPCODER_SERVERS_VENV),.venv-servers)
 TORCH := $(shell grep '^torch==' constraints.txt)
 RUN ?= runs/demo
 DOCKER ?= docker
@@ -11,7 +12,8 @@ DEVICE ?= cuda
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' stepcoder/__init__.py)
 REVISION = $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 
-.PHONY: demo test lint types format compile check-generated examples install images image-tools image-trainer hostile-in-container clean
+.PHONY: demo test lint types format compile check-generated examples install servers images image-tools image-trainer \
+  hostile-in-container clean
 
 demo: $(READY)  ## the whole pipeline on the shipped problems, in a few minutes
 	$(BIN)/python -m pipelines.local --preset demo --out $(RUN)
@@ -49,6 +51,14 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train,pipeline,sandbox,service,dev]'
 	@touch $@
 
+# An environment of their own: what servers pin would hold the library's packages back.
+servers: $(SERVERS)/.installed  ## the real servers that tests marked s3 start
+
+$(SERVERS)/.installed: tests/servers/requirements.txt
+	$(PYTHON) -m venv $(SERVERS)
+	$(SERVERS)/bin/pip install --quiet --requirement tests/servers/requirements.txt
+	@touch $@
+
 # DOCKER_BUILD holds further options of `docker build`; DEVICE=cpu gives a trainer without CUDA.
 define image
 	DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD) --file images/$(1)/Dockerfile --tag stepcoder/$(1):$(VERSION) \
@@ -74,4 +84,4 @@ hostile-in-container: $(READY)  ## the hostile programs in a container of stepco
 	  --entrypoint python stepcoder/tools:$(VERSION) -m pytest -q -p no:cacheprovider tests/sandbox/hostile
 
 clean:  ## remove the environment and all runs
-	rm -rf $(VENV) runs build dist *.egg-info
+	rm -rf $(VENV) .venv-servers runs build dist *.egg-info

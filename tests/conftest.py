@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from tests.servers import swift as swift_server
+
 # Before torch is imported anywhere: figures and times must not depend on how many cores are free.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -30,3 +32,12 @@ def fresh_log() -> Iterator[None]:
     kept = (logger.handlers[:], logger.level, logger.propagate)
     yield
     logger.handlers[:], logger.level, logger.propagate = kept
+
+
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[swift_server.Swift]:
+    """A real object store, for tests marked `s3`."""
+    if reason := swift_server.missing():
+        pytest.skip(reason)
+    with swift_server.swift(tmp_path_factory.mktemp("swift")) as store:
+        yield store
