@@ -52,7 +52,7 @@ def image_digest() -> str:
 
 @contextmanager
 def docker_runner(folder: Path, addresses: Iterable[str]) -> Iterator[Any]:
-    """kfp's runner for containers, with a sandbox at `SANDBOX` for as long as the context lasts.
+    """Kfp's runner for containers, with a sandbox at `SANDBOX` for as long as the context lasts.
 
     Args:
         folder: The run's folder, which steps write to.

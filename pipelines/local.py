@@ -216,7 +216,7 @@ def run_pipeline(run: Run, inputs: dict[str, Any], settings: dict[str, dict[str,
                 pipeline_root=str(run.folder / "artifacts"),
                 workspace_root=str(run.folder / "workspace"),
                 enable_caching=True,
-                # Kubeflow tells one version of the code from another by the image's name; here what it holds may change.
+                # Kubeflow tells versions of the code by the image's name; here what it holds may change.
                 cache_root=str(run.folder / "cache" / version[:16]),
             )
             with contextlib.redirect_stdout(watch):
