@@ -88,7 +88,7 @@ def test_one_step_at_a_time(engine: docker.DockerClient, clone: Path) -> None:
     finally:
         subprocess.run(["docker", "rm", "--force", "stepcoder-sandbox"], capture_output=True, check=False)
     box = clone / "runs" / "box"
-    assert json.loads((box / "dataset" / "card.json").read_text())["counts"]
+    assert json.loads((box / "dataset" / "card.json").read_text())["accepted"] > 200
     metrics = json.loads((box / "evaluation" / "metrics.json").read_text())
     assert metrics["models"].keys() == {"base", "sft", "candidate"}
     assert (box / "policy" / "stepcoder.json").exists()
@@ -116,14 +116,14 @@ def test_object_stores(engine: docker.DockerClient, swift: Any, clone: Path) -> 
 
 
 def test_the_whole_pipeline(engine: docker.DockerClient, clone: Path) -> None:
-    began = engine.info()["SystemTime"]
-    execute(blocks("The whole pipeline"), clone)
-    ended = [
-        event["Actor"]["Attributes"]
-        for event in engine.events(
-            since=began, until=engine.info()["SystemTime"], decode=True, filters={"type": "container", "event": "die"}
-        )
-    ]
+    # Watched from the start: an engine remembers its last 256 events only.
+    watching = ["docker", "events", "--filter", "type=container", "--filter", "event=die"]
+    with subprocess.Popen([*watching, "--format", "{{json .Actor.Attributes}}"], stdout=subprocess.PIPE) as watcher:
+        try:
+            execute(blocks("The whole pipeline"), clone)
+        finally:
+            watcher.terminate()
+        ended = [json.loads(line) for line in watcher.communicate()[0].splitlines()]
     of_run = [event for event in ended if event.get("stepcoder.run", "").startswith("docker-")]
     assert [(event["image"], event["exitCode"]) for event in of_run] == [(image, "0") for image in STEPS.values()]
     assert [event["image"] for event in ended if SANDBOX_LABEL in event] == [images.TOOLS]
