@@ -97,6 +97,25 @@ def test_one_step_at_a_time(engine: docker.DockerClient, clone: Path) -> None:
     assert {path.stat().st_uid for path in box.rglob("*") if path.name != "room"} == {os.getuid()}
 
 
+OTHER_STEPS = f"""
+far() {{ store --user 12345:6789 "$@"; }}
+SMALL="--precision fp32 --zero-stage 0 --gradient-checkpointing False --max-new-tokens 32 --validation-problems 0"
+far {images.TOOLS} resolve-inputs --problems s3://$BUCKET/problems.jsonl --problem-format apps_plus \
+    --base-model s3://$BUCKET/base
+far {images.TRAINER} ppo --dataset s3://$BUCKET/dataset --policy s3://$BUCKET/sft --reference s3://$BUCKET/sft \
+    --out s3://$BUCKET/policy --out-critic s3://$BUCKET/critic --out-curriculum s3://$BUCKET/curriculum --steps 1 \
+    --problems-per-step 2 --samples-per-problem 2 --minibatches 1 --checkpoints s3://$BUCKET/checkpoints $SMALL
+far {images.TRAINER} evaluate --dataset s3://$BUCKET/dataset --base s3://$BUCKET/base --sft s3://$BUCKET/sft \
+    --candidate s3://$BUCKET/policy --history s3://$BUCKET/sft s3://$BUCKET/policy --problems 2 --samples 1 \
+    --max-new-tokens 32 --out s3://$BUCKET/evaluation
+far {images.TOOLS} gate --evaluation s3://$BUCKET/evaluation --out s3://$BUCKET/decision
+far {images.TOOLS} register --policy s3://$BUCKET/policy --decision s3://$BUCKET/decision --model-name box
+far {images.TOOLS} judge --problems s3://$BUCKET/problems.jsonl --format apps_plus --programs s3://$BUCKET/programs.jsonl \
+    --out s3://$BUCKET/verdicts.jsonl
+"""
+"""Steps that the page does not show with an object store, as a user that the images do not know."""
+
+
 @pytest.mark.s3
 def test_object_stores(engine: docker.DockerClient, swift: Any, clone: Path) -> None:
     bucket = swift.bucket()
@@ -108,11 +127,28 @@ def test_object_stores(engine: docker.DockerClient, swift: Any, clone: Path) -> 
         region_name=swift.region,
         config=Config(s3={"addressing_style": "path"}),
     )
-    store.upload_file(str(ROOT / "examples" / "problems.jsonl"), bucket, "problems.jsonl")
-    output = execute(blocks("Object stores"), clone, BUCKET=bucket, **swift.environment)
+    problems = ROOT / "examples" / "problems.jsonl"
+    store.upload_file(str(problems), bucket, "problems.jsonl")
+    record = json.loads(problems.read_text().splitlines()[0])
+    program = {"id": record["id"], "program": record["canonical_solution"]}
+    store.put_object(Bucket=bucket, Key="programs.jsonl", Body=json.dumps(program).encode())
+    output = execute([*blocks("Object stores"), OTHER_STEPS], clone, BUCKET=bucket, **swift.environment)
     assert swift.secret_key not in output
+    assert f"s3://{bucket}/policy" in output
     names = {item["Key"] for item in store.list_objects_v2(Bucket=bucket)["Contents"]}
-    assert {"dataset/card.json", "base/config.json", "sft/stepcoder.json", "sft/model.safetensors"} <= names
+    outputs = {
+        "dataset/card.json",
+        "base/config.json",
+        "sft/stepcoder.json",
+        "policy/model.safetensors",
+        "critic/stepcoder.json",
+        "curriculum/curriculum.json",
+        "evaluation/metrics.json",
+        "decision/decision.json",
+        "verdicts.jsonl",
+    }
+    assert outputs <= names
+    assert any(name.startswith("checkpoints/") for name in names)
 
 
 def test_the_whole_pipeline(engine: docker.DockerClient, clone: Path) -> None:
