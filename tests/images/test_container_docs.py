@@ -110,8 +110,8 @@ far {images.TRAINER} evaluate --dataset s3://$BUCKET/dataset --base s3://$BUCKET
     --max-new-tokens 32 --out s3://$BUCKET/evaluation
 far {images.TOOLS} gate --evaluation s3://$BUCKET/evaluation --out s3://$BUCKET/decision
 far {images.TOOLS} register --policy s3://$BUCKET/policy --decision s3://$BUCKET/decision --model-name box
-far {images.TOOLS} judge --problems s3://$BUCKET/problems.jsonl --format apps_plus --programs s3://$BUCKET/programs.jsonl \
-    --out s3://$BUCKET/verdicts.jsonl
+far {images.TOOLS} judge --problems s3://$BUCKET/problems.jsonl --format apps_plus \
+    --programs s3://$BUCKET/programs.jsonl --out s3://$BUCKET/verdicts.jsonl
 """
 """Steps that the page does not show with an object store, as a user that the images do not know."""
 
