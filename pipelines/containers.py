@@ -8,7 +8,7 @@ reach by its socket.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -23,13 +23,14 @@ from stepcoder.errors import StepCoderError
 from stepcoder.platform import storage, tracking
 from stepcoder.sandbox.address import cores
 from stepcoder.sandbox.container import INSIDE, SOCKET, ContainerSandbox
+from stepcoder.sandbox.token import TOKEN_VARIABLE
 
 SANDBOX: Final = f"http+unix://{INSIDE}/{SOCKET}"
 """The sandbox as steps in containers see it: always the same, so that it takes part in no cache key."""
 LABEL: Final = "stepcoder.run"
 FORWARDED: Final = ("AWS_", "HF_", "MLFLOW_", "OMP_", "STEPCODER_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 """Beginnings of the variables that steps get from this process."""
-NOT_FORWARDED: Final = ("STEPCODER_HOME", "STEPCODER_SANDBOX")
+NOT_FORWARDED: Final = {"STEPCODER_HOME", "STEPCODER_SANDBOX", "STEPCODER_SANDBOX_IMAGE"}
 """They name places that only this process sees."""
 
 
@@ -51,12 +52,13 @@ def image_digest() -> str:
 
 
 @contextmanager
-def docker_runner(folder: Path, addresses: Iterable[str]) -> Iterator[Any]:
-    """Kfp's runner for containers, with a sandbox at `SANDBOX` for as long as the context lasts.
+def docker_runner(folder: Path, addresses: Iterable[str], sandboxes: Collection[str] = ()) -> Iterator[Any]:
+    """The runner of kfp for containers, with a sandbox at `SANDBOX` for as long as the context lasts.
 
     Args:
         folder: The run's folder, which steps write to.
         addresses: Inputs of the run. What is a path here is shown to the steps, for reading.
+        sandboxes: Sandboxes besides `SANDBOX` that the settings name; only they may learn the token.
 
     Raises:
         StepCoderError: Docker cannot be reached, or the sandbox does not start.
@@ -71,11 +73,11 @@ def docker_runner(folder: Path, addresses: Iterable[str]) -> Iterator[Any]:
     read = {Path(address) for address in addresses if Path(address).exists()}
     certificates = os.environ.get("AWS_CA_BUNDLE", "")
     read |= {Path(certificates)} if certificates else set()
-    alone = store.startswith("sqlite:///") and all(Path(address).exists() for address in addresses)
+    alone = store.startswith("sqlite:///") and all(Path(address).exists() for address in addresses) and not sandboxes
     try:
         with ContainerSandbox(cores()) as sandbox:
             yield local.DockerRunner(
-                environment=_environment(),
+                environment=_environment(NOT_FORWARDED if sandboxes else {*NOT_FORWARDED, TOKEN_VARIABLE}),
                 mounts=[
                     *(Mount(str(path), str(path), type="bind") for path in sorted(written)),
                     *(Mount(str(path), str(path), type="bind", read_only=True) for path in sorted(read)),
@@ -95,17 +97,15 @@ def docker_runner(folder: Path, addresses: Iterable[str]) -> Iterator[Any]:
         # A run that is interrupted leaves the container of its step.
         for container in client.containers.list(filters={"label": f"{LABEL}={run}"}, ignore_removed=True):
             try:
-                container.kill()
-            except DockerException:  # it has just ended by itself
+                container.remove(force=True)
+            except DockerException:  # it has just ended, and the engine removes it
                 continue
         client.close()
 
 
-def _environment() -> dict[str, str]:
+def _environment(left_out: Collection[str]) -> dict[str, str]:
     return {
-        name: value
-        for name, value in os.environ.items()
-        if name.upper().startswith(FORWARDED) and not name.startswith(NOT_FORWARDED)
+        name: value for name, value in os.environ.items() if name.upper().startswith(FORWARDED) and name not in left_out
     }
 
 

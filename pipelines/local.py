@@ -265,7 +265,8 @@ def runner_of(
         section: {"sandbox": containers.SANDBOX} | settings.get(section, {})
         for section in ("verification", "sft", "ppo", "evaluation")
     }
-    with containers.docker_runner(run.folder, addresses) as runner:
+    others = {values["sandbox"] for values in judging.values()} - {containers.SANDBOX}
+    with containers.docker_runner(run.folder, addresses, others) as runner:
         yield runner, version, settings | judging
 
 
