@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import docker
 import pytest
@@ -29,3 +31,13 @@ def engine() -> Iterator[docker.DockerClient]:
             pytest.skip(f"there is no image {image}: make images")
     yield client
     client.close()
+
+
+@pytest.fixture
+def own_tmp() -> Iterator[Path]:
+    """A folder for TMPDIR: by it the sandbox containers of a test are told from those of tests beside it.
+
+    Its path is short, because a socket's may not be long.
+    """
+    with tempfile.TemporaryDirectory(prefix="box-") as folder:
+        yield Path(folder)

@@ -19,7 +19,7 @@ from botocore.config import Config
 from docker_runs import ROOT
 
 from stepcoder import images
-from stepcoder.sandbox.container import LABEL as SANDBOX_LABEL
+from stepcoder.sandbox.container import FOLDER_LABEL
 
 PAGE = ROOT / "docs" / "containers.md"
 SECTION = "## In containers"
@@ -151,18 +151,19 @@ def test_object_stores(engine: docker.DockerClient, swift: Any, clone: Path) -> 
     assert any(name.startswith("checkpoints/") for name in names)
 
 
-def test_the_whole_pipeline(engine: docker.DockerClient, clone: Path) -> None:
+def test_the_whole_pipeline(engine: docker.DockerClient, clone: Path, own_tmp: Path) -> None:
     # Watched from the start: an engine remembers its last 256 events only.
     watching = ["docker", "events", "--filter", "type=container", "--filter", "event=die"]
     with subprocess.Popen([*watching, "--format", "{{json .Actor.Attributes}}"], stdout=subprocess.PIPE) as watcher:
         try:
-            execute(blocks("The whole pipeline"), clone)
+            execute(blocks("The whole pipeline"), clone, TMPDIR=str(own_tmp))
         finally:
             watcher.terminate()
         ended = [json.loads(line) for line in watcher.communicate()[0].splitlines()]
     of_run = [event for event in ended if event.get("stepcoder.run", "").startswith("docker-")]
     assert [(event["image"], event["exitCode"]) for event in of_run] == [(image, "0") for image in STEPS.values()]
-    assert [event["image"] for event in ended if SANDBOX_LABEL in event] == [images.TOOLS]
+    sandboxes = [event for event in ended if event.get(FOLDER_LABEL, "").startswith(str(own_tmp))]
+    assert [event["image"] for event in sandboxes] == [images.TOOLS]
     run = next((clone / "runs" / "docker" / "artifacts").iterdir())
     assert {path.parent.name for path in run.rglob("executor_output.json")} == STEPS.keys()
     metrics = json.loads(next(run.rglob("evaluation/metrics.json")).read_text())
