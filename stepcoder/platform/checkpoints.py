@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcoder.errors import DataError
-from stepcoder.platform import ranks, storage
+from stepcoder.platform import ranks, s3, storage
 from stepcoder.platform.logs import get_logger
 
 MARKER = "complete.json"
@@ -161,7 +161,7 @@ class Checkpoints:
         if not self.place:
             return []
         if storage.is_remote(self.place):
-            names = {item.name for item in storage.list_objects(self.place)}
+            names = {item.name for item in s3.list_folder(self.place)}
         else:
             names = {f"{path.name}/{MARKER}" for path in Path(self.place).glob("step-*")}
         pattern = rf"step-(\d{{8}})/{re.escape(MARKER) if marked else '.*'}"

@@ -12,8 +12,18 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.logging import RichHandler
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as RichProgress
 
 ROOT = "stepcoder"
@@ -48,6 +58,8 @@ def configure(level: str | None = None) -> None:
         logger.setLevel(max(logger.level, logging.WARNING))
     # Kubeflow's executor gives the root logger a handler too, and lines would come twice.
     logger.propagate = False
+    # It tells every request to the sandbox, as soon as the root logger has a handler.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def rank() -> int:
@@ -116,10 +128,11 @@ class Progress(Generic[T]):
     Iterate over it, or use it as a context manager and call `advance`.
     """
 
-    def __init__(self, work: Collection[T] | int, description: str) -> None:
+    def __init__(self, work: Collection[T] | int, description: str, *, in_bytes: bool = False) -> None:
         self._items: Collection[Any] = range(work) if isinstance(work, int) else work
         self._total = len(self._items)
         self._description = description
+        self._in_bytes = in_bytes
         self._log = get_logger("progress")
         self._bar: RichProgress | None = None
         self._task = TaskID(0)
@@ -132,7 +145,7 @@ class Progress(Generic[T]):
             self._bar = RichProgress(
                 TextColumn("{task.description}"),
                 BarColumn(),
-                MofNCompleteColumn(),
+                *([DownloadColumn(), TransferSpeedColumn()] if self._in_bytes else [MofNCompleteColumn()]),
                 TextColumn("{task.fields[values]}"),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
@@ -165,8 +178,13 @@ class Progress(Generic[T]):
         now = time.monotonic()
         if now - self._written >= LINE_SECONDS or (self._done >= self._total and now - self._started >= LINE_SECONDS):
             self._written = now
-            left = (now - self._started) / max(self._done, 1) * max(self._total - self._done, 0)
-            self._log.info(self._description, done=self._done, total=self._total, left=f"{left:.0f}s", **values)
+            elapsed = now - self._started
+            left = elapsed / max(self._done, 1) * max(self._total - self._done, 0)
+            how_far: dict[str, Any] = {"done": self._done, "total": self._total}
+            if self._in_bytes:
+                how_far = {name: decimal(count) for name, count in how_far.items()}
+                how_far["rate"] = f"{decimal(round(self._done / max(elapsed, 1e-9)))}/s"
+            self._log.info(self._description, **how_far, left=f"{left:.0f}s", **values)
 
 
 class Clock:
@@ -189,6 +207,6 @@ class Clock:
         return self._last - self._began
 
 
-def progress(work: Collection[T] | int, description: str) -> Progress[T]:
-    """Shows how far `work` (a collection to iterate over, or a number of items) is."""
-    return Progress(work, description)
+def progress(work: Collection[T] | int, description: str, *, in_bytes: bool = False) -> Progress[T]:
+    """Shows how far `work` (a collection to iterate over, or a number of items, or of bytes) is."""
+    return Progress(work, description, in_bytes=in_bytes)

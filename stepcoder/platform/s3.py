@@ -1,19 +1,43 @@
-"""The S3 protocol: clients, listings, and its errors in our words.
+"""The S3 protocol: addresses, clients, listings, deletion, and its errors in our words.
 
-Credentials, region, endpoint and CA come by the usual AWS variables.
+Credentials, region, endpoint and CA come by the usual AWS variables, or by the files that they name. A store other than
+AWS is addressed by path unless the configuration file says `addressing_style = virtual`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stepcoder.errors import DataError, StepCoderError
+from stepcoder.platform import s3_retries
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+CONNECTIONS = 32
+"""Requests to the store at once."""
+READ_SECONDS = 60.0
+"""How long the store may be silent before a request is given up and sent again."""
+_BATCH = 1000
+"""Objects that S3 deletes or lists in one request at most."""
+_MISSING = {"NoSuchBucket", "NoSuchKey", "404"}
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}
+_REFUSED = {"AccessDenied", "AllAccessDisabled", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
+_NO_BATCHES = {
+    "NotImplemented",
+    "MethodNotAllowed",
+    "InvalidRequest",
+    "MissingContentMD5",
+    "InvalidDigest",
+    "501",
+    "405",
+}
 
 
 class S3Object(NamedTuple):
@@ -25,47 +49,167 @@ class S3Object(NamedTuple):
     etag: str
 
 
-def list_objects(address: str) -> list[S3Object]:
-    """The object at an `s3://` address or, if there is none, those under it as a folder, sorted by name."""
-    bucket, key = split(address)
-    found = []
-    with reporting(address):
-        for page in connect().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key):
-            for item in page.get("Contents", []):
-                name = item["Key"][len(key) :]
-                if name == "" or name.startswith("/") or key == "":
-                    found.append(S3Object(item["Key"], name.lstrip("/"), item["Size"], item["ETag"].strip('"')))
-    files = [item for item in found if not item.key.endswith("/")]
-    alone = [item for item in files if item.name == ""]
-    return alone or sorted(files, key=lambda item: item.name)
-
-
-def connect() -> S3Client:
-    """A client that tries again what may be tried again."""
-    import boto3
-    from botocore.config import Config
-
-    custom = "AWS_ENDPOINT_URL_S3" in os.environ or "AWS_ENDPOINT_URL" in os.environ
-    # Stores other than AWS often know neither bucket host names nor the newer checksum headers.
-    compatible = Config(
-        s3={"addressing_style": "path"},
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-    )
-    config = Config(connect_timeout=10, read_timeout=60, retries={"mode": "standard", "max_attempts": 6})
-    return boto3.client("s3", config=config.merge(compatible) if custom else config)
-
-
 def split(address: str) -> tuple[str, str]:
     """Bucket and key of an address; the key has no slash at its end.
 
     Raises:
-        DataError: the address names no bucket.
+        DataError: the address names no bucket, or holds credentials.
     """
     bucket, _, key = address.partition("://")[2].partition("/")
+    if "@" in bucket:
+        raise DataError("an object store address holds credentials; give them by AWS_ACCESS_KEY_ID and the like")
     if not bucket:
         raise DataError(f"{address}: an object store address reads s3://bucket/key")
     return bucket, key.rstrip("/")
+
+
+def prefix(address: str) -> str:
+    """What the keys of a folder's objects begin with."""
+    _, key = split(address)
+    return f"{key}/" if key else ""
+
+
+def list_objects(address: str) -> list[S3Object]:
+    """The object at an `s3://` address or, if there is none, all those under it as a folder, sorted by name.
+
+    Raises:
+        DataError: there is no such bucket.
+        StepCoderError: the object store failed.
+    """
+    alone = file_at(address)
+    return [alone] if alone else list_folder(address)
+
+
+def file_at(address: str) -> S3Object | None:
+    """The object at an address itself.
+
+    Raises:
+        DataError: there is no such bucket.
+        StepCoderError: the object store failed.
+    """
+    bucket, key = split(address)
+    if not key:
+        return None
+    with reporting(address):
+        # The key itself comes before all that begin with it; and other than a HEAD, a listing says why it fails.
+        page = connect().list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+    for item in page.get("Contents", []):
+        if item["Key"] == key:
+            return S3Object(key, "", item["Size"], item["ETag"].strip('"'))
+    return None
+
+
+def is_file(objects: Sequence[S3Object]) -> bool:
+    """Whether what `list_objects` found is one object at the address itself."""
+    return [item.name for item in objects] == [""]
+
+
+def list_folder(address: str) -> list[S3Object]:
+    """All objects under an address as a folder, sorted by name; an object at the address itself is not among them.
+
+    Raises:
+        DataError: there is no such bucket.
+        StepCoderError: the object store failed.
+    """
+    bucket, _ = split(address)
+    start = prefix(address)
+    found = []
+    with reporting(address):
+        for page in connect().get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start):
+            for item in page.get("Contents", []):
+                # Consoles make an empty object with a slash at its end to show a folder.
+                if not item["Key"].endswith("/"):
+                    tag = item["ETag"].strip('"')
+                    found.append(S3Object(item["Key"], item["Key"][len(start) :], item["Size"], tag))
+    return sorted(found, key=lambda item: item.name)
+
+
+def delete(address: str, keys: Sequence[str]) -> None:
+    """Deletes objects, many in one request where the store can; what is not there is no error.
+
+    Args:
+        address: names the bucket, and stands in errors.
+        keys: whole keys.
+
+    Raises:
+        StepCoderError: the object store failed.
+    """
+    from botocore.exceptions import ClientError
+
+    bucket, _ = split(address)
+    with reporting(address):
+        client = connect()
+        for first in range(0, len(keys), _BATCH):
+            batch = keys[first : first + _BATCH]
+            left = batch
+            if len(batch) > 1:
+                try:
+                    answer = client.delete_objects(
+                        Bucket=bucket, Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True}
+                    )
+                    left = [error["Key"] for error in answer.get("Errors", []) if error.get("Key")]
+                except ClientError as error:
+                    if code_of(error) not in _NO_BATCHES:
+                        raise
+            for key in left:
+                client.delete_object(Bucket=bucket, Key=key)
+
+
+def abort_unfinished(address: str) -> None:
+    """Drops the parts that uploads below a folder have left when they were killed; they are stored, and paid for.
+
+    Raises:
+        StepCoderError: the object store failed.
+    """
+    bucket, _ = split(address)
+    with reporting(address):
+        client = connect()
+        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix(address)):
+            for item in page.get("Uploads", []):
+                client.abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
+
+
+def connect() -> S3Client:
+    """A client, safe to share between threads, that tries again what may be tried again.
+
+    Raises:
+        DataError: the endpoint, or another setting of the environment, cannot be used.
+    """
+    settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+    return _client(os.getpid(), settings)
+
+
+@lru_cache(maxsize=8)
+def _client(process: int, settings: tuple[tuple[str, str], ...]) -> S3Client:
+    # A process that was forked needs connections of its own; other settings need another client.
+    del process
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError
+
+    variables = dict(settings)
+    options: dict[str, Any] = {
+        "connect_timeout": 10,
+        "read_timeout": READ_SECONDS,
+        "max_pool_connections": CONNECTIONS,
+        "retries": {"mode": "standard", "total_max_attempts": 1},
+    }
+    try:
+        session = boto3.session.Session(region_name=variables.get("AWS_REGION"))
+        profile = session._session.get_scoped_config()  # boto3 has no public way to ask
+        endpoint = {"AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"} & variables.keys() or "endpoint_url" in profile
+        if endpoint:
+            # Stores other than AWS often know neither bucket host names nor the newer checksum headers.
+            if "addressing_style" not in (profile.get("s3") or {}):
+                options["s3"] = {"addressing_style": "path"}
+            for name in ("request_checksum_calculation", "response_checksum_validation"):
+                if f"AWS_{name.upper()}" not in variables and name not in profile:
+                    options[name] = "when_required"
+        client: S3Client = session.client("s3", config=Config(**options))
+    except (BotoCoreError, ValueError) as error:
+        raise DataError(f"the object store's settings cannot be used: {redacted(str(error))}") from None
+    s3_retries.install(client)
+    return client
 
 
 @contextmanager
@@ -73,17 +217,49 @@ def reporting(address: str) -> Iterator[None]:
     """Turns boto3's errors into ours; they name the address and never a credential."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
+    from urllib3.exceptions import HTTPError
 
     try:
         yield
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        if code in {"NoSuchBucket", "NoSuchKey", "404"}:
-            raise DataError(f"{address}: there is no such bucket or object") from error
-        if code in {"AccessDenied", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}:
-            raise StepCoderError(
-                f"{address}: the object store refuses access ({code}); check the credentials"
-            ) from error
-        raise StepCoderError(f"{address}: the object store answered {code}: {error}") from error
-    except (BotoCoreError, Boto3Error) as error:
-        raise StepCoderError(f"{address}: cannot reach the object store: {error}") from error
+    except (ClientError, BotoCoreError, Boto3Error, HTTPError) as error:
+        # Without the cause: a traceback would print it, and an endpoint's address can hold a password.
+        raise _explained(address, s3_retries.cause_of(error)) from None
+
+
+def code_of(error: BaseException) -> str:
+    """The store's code of an error, such as `NoSuchKey` or `404`; empty when it did not answer."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def redacted(text: str) -> str:
+    """A text without user and password in URLs, signed queries, and the credentials of the environment."""
+    text = re.sub(r"(\w://)[^/@\s\"']*@", r"\1***@", text)
+    text = re.sub(r"\?[^\s\"']*(signature|credential|token|accesskey)[^\s\"']*", "?***", text, flags=re.IGNORECASE)
+    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        if value := os.environ.get(name):
+            text = text.replace(value, "***")
+    return text
+
+
+def _explained(address: str, error: BaseException) -> StepCoderError:
+    from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, SSLError
+
+    code, told = code_of(error), redacted(str(error))
+    if code in _MISSING:
+        return DataError(f"{address}: there is no such bucket or object")
+    if code in _EXPIRED:
+        return StepCoderError(f"{address}: the credentials have expired ({code}); get new ones and start again")
+    if code in _REFUSED:
+        return StepCoderError(f"{address}: the object store refuses access ({code}); check the credentials")
+    if code in _ELSEWHERE:
+        return StepCoderError(f"{address}: the bucket is in another region ({code}); set AWS_REGION: {told}")
+    if code == "RequestTimeTooSkewed":
+        return StepCoderError(f"{address}: this machine's clock is wrong ({code})")
+    if code:
+        return StepCoderError(f"{address}: the object store answered {code}: {told}")
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+        return StepCoderError(f"{address}: no usable credentials; set AWS_ACCESS_KEY_ID and the like: {told}")
+    if isinstance(error, SSLError):
+        return StepCoderError(f"{address}: the store's certificate or TLS fails; AWS_CA_BUNDLE names a CA: {told}")
+    return StepCoderError(f"{address}: cannot reach the object store: {told}")

@@ -21,17 +21,7 @@ from tests.training.rank_steps import Config
 IDENTITY = {"run": 1}
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    moto = pytest.importorskip("moto.server", reason="moto is not installed")
-    running = moto.ThreadedMotoServer(port=0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"http://{host}:{port}"
-    running.stop()
-
-
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Where checkpoints go; temporary files of this process and its children go to the test's folder."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
@@ -41,20 +31,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "folder":
         yield str(tmp_path / "checkpoints")
         return
-    variables = {
-        "AWS_ENDPOINT_URL": request.getfixturevalue("server"),
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in variables.items():
+    store = request.getfixturevalue("swift")
+    for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    from stepcoder.platform import s3
-
-    bucket = f"bucket-{abs(hash(request.node.nodeid)) % 10**9}"
-    s3.connect().create_bucket(Bucket=bucket)
-    yield f"s3://{bucket}/checkpoints"
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    yield f"s3://{store.bucket()}/checkpoints"
 
 
 def write(text: str) -> Callable[[Path], None]:
