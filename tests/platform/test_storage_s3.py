@@ -244,3 +244,21 @@ def test_what_is_not_there_is_bad_input_and_no_access_a_fault(store: str, monkey
     with pytest.raises(StepCoderError, match="cannot reach") as caught:
         storage.fetch(f"{store}/nowhere")
     assert caught.value.exit_status == 1
+
+
+def test_endpoint_region_and_style_come_from_where_aws_looks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    assert s3.connect().meta.region_name == "eu-north-1"
+    assert s3.connect().meta.endpoint_url == "https://s3.eu-north-1.amazonaws.com"
+    assert (s3.connect().meta.config.s3 or {}).get("addressing_style") != "path"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://store.example")
+    assert s3.connect().meta.endpoint_url == "https://store.example"
+    assert s3.connect().meta.config.s3 == {"addressing_style": "path"}
+    (tmp_path / "config").write_text("[profile virtual]\ns3 =\n    addressing_style = virtual\n")
+    monkeypatch.setenv("AWS_PROFILE", "virtual")
+    assert s3.connect().meta.config.s3 == {"addressing_style": "virtual"}
