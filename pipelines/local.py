@@ -52,6 +52,8 @@ class Run:
     folder: Path
     runner: str
     settings: dict[str, dict[str, Any]]
+    retrain: bool = False
+    """Whether it is the retraining pipeline: only on new data, from the champion."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +87,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Run:
     parser.add_argument("--base-model", help="Hugging Face id, folder or s3:// address (with a preset: made anew)")
     parser.add_argument("--model-name", default="stepcoder", help="name in the model registry")
     parser.add_argument("--stages", type=int, help="number of PPO stages (default: the preset's, else 3)")
+    parser.add_argument("--retrain", action="store_true", help="train only on new data, and start from the champion")
     parser.add_argument("--set", action="append", default=[], metavar="STEP.SETTING=VALUE", help=_SET_HELP)
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<preset>)")
     parser.add_argument("--runner", choices=RUNNERS, default=RUNNERS[0], help=_RUNNER_HELP)
@@ -114,6 +117,7 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Run:
         folder=(given.out or tracking.home() / (given.preset or "local")).absolute(),
         runner=given.runner,
         settings=settings,
+        retrain=given.retrain,
     )
 
 
@@ -164,10 +168,14 @@ def execute(run: Run, console: Console) -> int:
         check_settings(settings)
         with console.status("making a base model"):
             base_model = str(make_base_model(run))
-    preflight(inputs | {"base_model": base_model}, settings)
+    places = {name: str(run.folder / name) for name in ("checkpoints", "measurements")}
+    preflight(inputs | places | {"base_model": base_model, "warm_start": run.retrain}, settings)
     watch = run_pipeline(run, inputs | {"base_model": base_model}, settings, console)
     if watch.failed is not None or not watch.steps:
         return explain_failure(watch, run, console)
+    if run.retrain and not any(step.name == "resolve-inputs" for step in watch.steps):
+        console.print("Nothing was trained: no new data since the newest registered version.", highlight=False)
+        return 0
     show_summary(run.folder, watch.steps, time.monotonic() - began, console)
     return 0
 
@@ -201,6 +209,7 @@ def run_pipeline(run: Run, inputs: dict[str, Any], settings: dict[str, dict[str,
     warnings.filterwarnings("ignore", module="kfp")
     from kfp import local
 
+    from pipelines.retraining import build_retraining
     from pipelines.stepcoder import build
 
     watch = Watch(run.folder / "logs", console)
@@ -220,7 +229,8 @@ def run_pipeline(run: Run, inputs: dict[str, Any], settings: dict[str, dict[str,
                 cache_root=str(run.folder / "cache" / version[:16]),
             )
             with contextlib.redirect_stdout(watch):
-                build(run.stages, cluster=False)(
+                made = build_retraining if run.retrain else build
+                made(run.stages, cluster=False)(
                     **inputs,
                     **settings,
                     checkpoints=str(run.folder / "checkpoints"),
