@@ -169,7 +169,8 @@ def execute(run: Run, console: Console) -> int:
         with console.status("making a base model"):
             base_model = str(make_base_model(run))
     places = {name: str(run.folder / name) for name in ("checkpoints", "measurements")}
-    preflight(inputs | places | {"base_model": base_model, "warm_start": run.retrain}, settings)
+    checked = inputs | places | {"base_model": base_model, "warm_start": run.retrain}
+    preflight(checked, settings, sandboxes=run.runner == "process")
     watch = run_pipeline(run, inputs | {"base_model": base_model}, settings, console)
     if watch.failed is not None or not watch.steps:
         return explain_failure(watch, run, console)

@@ -102,12 +102,13 @@ def companions_of(verification: StepConfig) -> tuple[str, ...]:
     return tuple(([verification.corrections] if verification.corrections else []) + sets)
 
 
-def preflight(inputs: Mapping[str, Any], settings: Settings) -> Resolved:
+def preflight(inputs: Mapping[str, Any], settings: Settings, *, sandboxes: bool = True) -> Resolved:
     """Checks all settings, all inputs and all services of a run, then resolves the inputs.
 
     Args:
         inputs: Fields of `ResolveConfig`; files that the verification settings name are added to them.
         settings: By section, the settings of the steps.
+        sandboxes: Whether to try the sandboxes; not where the steps run in other surroundings than this check.
 
     Raises:
         DataError: lists every fault, of settings, inputs and services alike.
@@ -124,7 +125,7 @@ def preflight(inputs: Mapping[str, Any], settings: Settings) -> Resolved:
     resolved = None
     try:
         config = parse(ResolveConfig, {}, where="inputs", companions=companions, **inputs)
-        resolved = resolve(config, lambda found: _checks(configs, found, config))
+        resolved = resolve(config, lambda found: _checks(configs, found, config, sandboxes))
     except StepCoderError as error:
         faults += [Fault(line, isinstance(error, DataError)) for line in str(error).splitlines()]
     raise_all(faults)
@@ -136,7 +137,9 @@ def preflight(inputs: Mapping[str, Any], settings: Settings) -> Resolved:
     return resolved
 
 
-def _checks(configs: Mapping[str, StepConfig], found: Mapping[str, Any], inputs: ResolveConfig) -> list[Check]:
+def _checks(
+    configs: Mapping[str, StepConfig], found: Mapping[str, Any], inputs: ResolveConfig, sandboxes: bool
+) -> list[Check]:
     """What depends on settings: that they fit together and the model, the sandboxes, who is told of the end."""
     checks = [Check("notify", check_url)]
     if not configs:
@@ -146,7 +149,7 @@ def _checks(configs: Mapping[str, StepConfig], found: Mapping[str, Any], inputs:
     for name in {"base_model", start} & found.keys():
         longest = {section: tokens for section, tokens in _longest(configs) if name == start or section == "evaluation"}
         checks.append(Check("settings", partial(models.check_room, found[name], longest)))
-    for address, sections in _sandboxes(configs).items():
+    for address, sections in _sandboxes(configs).items() if sandboxes else ():
         checks.append(
             Check(
                 f"sandbox of {', '.join(sections)}",
