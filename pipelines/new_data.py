@@ -22,7 +22,7 @@ def when_new(steps: Any, *, name: str, placed: Callable[[dsl.PipelineTask, Platf
 
     def guarded(*values: Any) -> None:
         inputs = dict(zip(signature.parameters, values, strict=True))
-        asked = ("problems", "problem_format", "verification", "model_name")
+        asked = ("problems", "verification", "model_name")
         platform = Platform(secret=inputs["secret"], tools_image=inputs["tools_image"])
         news = placed(check_new_data(**{key: inputs[key] for key in asked}), platform, "check-new-data")
         # The one form of a condition that holds on a cluster and on one machine: a single output without a name.

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
-
-from pydantic import Field
+from typing import Final
 
 from stepcoder.inputs import problems_digest, registry_error
 from stepcoder.platform import pipeline_run, tracking
-from stepcoder.platform.config import StepConfig, parse
+from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
-from stepcoder.preflight import companions_of
-from stepcoder.verification import VerifyConfig
 
 log = get_logger("check-new-data")
 
@@ -25,10 +21,8 @@ class NewDataConfig(StepConfig):
 
     problems: str
     """File of problem records: a path or an `s3://` address."""
-    problem_format: str = "apps_plus"
-    """Format of the records: `apps_plus`, `leetcode`, `humaneval` or `mbpp`."""
-    verification: dict[str, Any] = Field(default_factory=dict)
-    """Settings of verify; the files that they name count as data."""
+    companions: tuple[str, ...] = ()
+    """Further files that count as data: those that verify's settings name, corrections first."""
     model_name: str = "stepcoder"
     """Name in the MLflow model registry."""
 
@@ -49,12 +43,10 @@ def check(config: NewDataConfig) -> NewData:
     A version that was not promoted has seen its data too: training on the same again would end at the same gate.
 
     Raises:
-        DataError: the problems are missing, or the settings are wrong.
+        DataError: a file is missing.
         StepCoderError: an object store or the registry does not answer.
     """
-    stand_ins = {"problems": config.problems, "format": config.problem_format, "out": "-"}
-    verification = parse(VerifyConfig, config.verification, where="verification", **stand_ins)
-    digest = problems_digest(config.problems, companions_of(verification))
+    digest = problems_digest(config.problems, config.companions)
     version, seen = newest(config.model_name)
     found = NewData(new=digest != seen, problems_digest=digest, since=version)
     if found.new:

@@ -6,7 +6,7 @@ from components import images
 
 
 @dsl.component(base_image=images.TOOLS, install_kfp_package=False)
-def check_new_data(problems: str, problem_format: str, verification: dict, model_name: str) -> bool:
+def check_new_data(problems: str, verification: dict, model_name: str) -> bool:
     """Tells whether there is anything to retrain for; the whole training of the retraining pipeline hangs on it.
 
     New is what differs in content from the data of the newest registered version, promoted or not: the records, or a
@@ -14,7 +14,6 @@ def check_new_data(problems: str, problem_format: str, verification: dict, model
 
     Args:
         problems: File of problem records, a path or an s3:// address.
-        problem_format: Format of the records (apps_plus, leetcode, humaneval or mbpp).
         verification: Settings of verify-dataset.
         model_name: Name in the MLflow model registry.
 
@@ -23,11 +22,9 @@ def check_new_data(problems: str, problem_format: str, verification: dict, model
     """
     from stepcoder.new_data import NewDataConfig, check
     from stepcoder.platform.entry import running
+    from stepcoder.preflight import check_settings, companions_of
 
     with running("check-new-data"):
-        found = check(
-            NewDataConfig(
-                problems=problems, problem_format=problem_format, verification=verification, model_name=model_name
-            )
-        )
+        companions = companions_of(check_settings({"verification": verification})["verification"])
+        found = check(NewDataConfig(problems=problems, companions=companions, model_name=model_name))
     return found.new

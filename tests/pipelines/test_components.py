@@ -234,12 +234,8 @@ def test_check_new_data(monkeypatch: pytest.MonkeyPatch) -> None:
         return new_data.NewData(new=True, problems_digest="p1", since="7")
 
     monkeypatch.setattr("stepcoder.new_data.check", take)
-    assert check_new_data.python_func("p.jsonl", "mbpp", {"repeats": 2.0}, "coder") is True
-    assert configs == [
-        new_data.NewDataConfig(
-            problems="p.jsonl", problem_format="mbpp", verification={"repeats": 2.0}, model_name="coder"
-        )
-    ]
+    assert check_new_data.python_func("p.jsonl", {"corrections": "c.jsonl"}, "coder") is True
+    assert configs == [new_data.NewDataConfig(problems="p.jsonl", companions=("c.jsonl",), model_name="coder")]
 
 
 def test_a_champion_is_looked_up_by_the_tag_that_registration_writes() -> None:

@@ -72,7 +72,7 @@ def test_more_problems_and_a_changed_file_of_the_settings_are_new(data: NewDataC
     add_version(data, "policy")
     corrections = tmp_path / "corrections.jsonl"
     corrections.write_text("")
-    assert check(data.model_copy(update={"verification": {"corrections": str(corrections)}})).new
+    assert check(data.model_copy(update={"companions": (str(corrections),)})).new
     with Path(data.problems).open("a") as stream:
         stream.write("{}\n")
     assert check(data).new
@@ -89,13 +89,9 @@ def test_only_the_newest_version_counts(data: NewDataConfig) -> None:
     assert check(data).new
 
 
-def test_missing_data_and_wrong_settings_and_a_lost_registry_are_told(
-    data: NewDataConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_data_and_a_lost_registry_are_told(data: NewDataConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="there is no such file"):
         check(data.model_copy(update={"problems": "/no/such.jsonl"}))
-    with pytest.raises(DataError, match=r"verification.repeat: unknown setting; did you mean repeats"):
-        check(data.model_copy(update={"verification": {"repeat": 1}}))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(StepCoderError, match="the registry cannot be read"):
         check(data)
