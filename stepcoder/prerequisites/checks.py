@@ -14,8 +14,8 @@ from stepcoder.platform.redaction import SECRET_VARIABLES, redacted
 
 log = get_logger("resolve-inputs")
 
-SECONDS: Final = 45.0
-"""How long one thing outside may take to answer."""
+SECONDS: Final = 75.0
+"""How long one thing outside may take to answer: longer than a client tries by itself, whose error tells more."""
 
 
 @dataclass(frozen=True)
