@@ -11,10 +11,12 @@ DOCKER ?= docker
 DOCKER_BUILD ?=
 # Files of tests that run at the same time; each takes a core and up to two GiB.
 TEST_JOBS ?= 2
+DEVICE ?= cuda
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' stepcoder/__init__.py)
+REVISION = $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 
-.PHONY: demo test lint types format compile check-generated examples install servers image-tools hostile-in-container \
-  manifest-tools check-manifests clean
+.PHONY: demo test lint types format compile check-generated examples install servers images image-tools image-trainer \
+  hostile-in-container manifest-tools check-manifests clean
 
 demo: $(READY)  ## the whole pipeline on the shipped problems, in a few minutes
 	$(BIN)/python -m pipelines.local --preset demo --out $(RUN)
@@ -60,8 +62,22 @@ $(SERVERS)/.installed: tests/servers/requirements.txt
 	$(SERVERS)/bin/pip install --quiet --requirement tests/servers/requirements.txt
 	@touch $@
 
-image-tools:  ## the image without torch; DOCKER_BUILD holds further options of `docker build`
-	DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD) --file images/tools/Dockerfile --tag stepcoder/tools:$(VERSION) .
+# DOCKER_BUILD holds further options of `docker build`; DEVICE=cpu gives a trainer without CUDA.
+define image
+	DOCKER_BUILDKIT=1 $(DOCKER) build $(DOCKER_BUILD) --file images/$(1)/Dockerfile --tag stepcoder/$(1):$(VERSION) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) $(2) .
+	@mkdir -p build/sbom
+	$(DOCKER) run --rm --network none --entrypoint cat stepcoder/$(1):$(VERSION) /opt/stepcoder/share/sbom.cdx.json \
+	  > build/sbom/$(1)-$(VERSION).cdx.json
+endef
+
+images: image-tools image-trainer  ## both images, and what is in them in build/sbom
+
+image-tools:  ## the image without torch: checks, gate, registry, the sandbox service
+	$(call image,tools)
+
+image-trainer:  ## the image with torch: CUDA, or DEVICE=cpu
+	$(call image,trainer,--build-arg DEVICE=$(DEVICE))
 
 # As nobody and without a single capability: what seals programs must need neither.
 hostile-in-container: $(READY)  ## the hostile programs in a container of stepcoder/tools

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from kfp import compiler
 
+from components.check_new_data.component import check_new_data
 from components.evaluate.component import evaluate
 from components.notify.component import notify
 from components.ppo_stage.component import ppo_stage
@@ -27,11 +28,13 @@ from components.sft.component import sft
 from components.verify_dataset.component import verify_dataset
 from pipelines.parameter_page import page
 from pipelines.readme import readme
+from pipelines.retraining import build_retraining
 from pipelines.stepcoder import build
 from pipelines.stepcoder_smoke import build_smoke
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPONENTS = {
+    "check-new-data": check_new_data,
     "resolve-inputs": resolve_inputs,
     "verify-dataset": verify_dataset,
     "sft": sft,
@@ -41,7 +44,7 @@ COMPONENTS = {
     "register-model": register_model,
     "notify": notify,
 }
-PIPELINES = {"stepcoder": build, "stepcoder_smoke": build_smoke}
+PIPELINES = {"stepcoder": build, "stepcoder_smoke": build_smoke, "retraining": build_retraining}
 """By file name, what builds the pipeline."""
 
 

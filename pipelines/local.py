@@ -1,7 +1,7 @@
 """Runs the pipeline on this machine: `python -m pipelines.local`.
 
-It is the very pipeline that a cluster runs, under kfp.local: each step is a process of this Python. What is written
-lies under one folder a run; the same command again goes on at the step that failed.
+It is the very pipeline that a cluster runs, under kfp.local: each step is a process of this Python, or a container of
+its image. What is written lies under one folder a run; the same command again goes on at the step that failed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,12 @@ from stepcoder.errors import DataError, StepCoderError
 from stepcoder.notify import NotifyConfig, notify
 from stepcoder.platform import logs, storage, tracking
 from stepcoder.platform.config import parse
-from stepcoder.preflight import SECTIONS, check_settings, preflight
+from stepcoder.preflight import SECTIONS, check_settings, companions_of, preflight
 
 DEMO_PROBLEMS = Path(__file__).resolve().parent.parent / "examples" / "problems.jsonl"
 _SET_HELP = "one setting of one step, as components/*/README.md list them; null for its default; repeatable"
+_RUNNER_HELP = "each step as a process of this Python, or in a container of its image (default: process)"
+RUNNERS = ("process", "docker")
 INIT = "init"
 """Section of settings for the base model that is made when none is given."""
 
@@ -48,7 +50,10 @@ class Run:
     model_name: str
     stages: int
     folder: Path
+    runner: str
     settings: dict[str, dict[str, Any]]
+    retrain: bool = False
+    """Whether it is the retraining pipeline: only on new data, from the champion."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,8 +87,10 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Run:
     parser.add_argument("--base-model", help="Hugging Face id, folder or s3:// address (with a preset: made anew)")
     parser.add_argument("--model-name", default="stepcoder", help="name in the model registry")
     parser.add_argument("--stages", type=int, help="number of PPO stages (default: the preset's, else 3)")
+    parser.add_argument("--retrain", action="store_true", help="train only on new data, and start from the champion")
     parser.add_argument("--set", action="append", default=[], metavar="STEP.SETTING=VALUE", help=_SET_HELP)
     parser.add_argument("--out", type=Path, help="folder of the run (default: runs/<preset>)")
+    parser.add_argument("--runner", choices=RUNNERS, default=RUNNERS[0], help=_RUNNER_HELP)
     given = parser.parse_args(arguments)
     faults = []
     if given.preset is None and given.problems is None:
@@ -108,7 +115,9 @@ def read_arguments(arguments: Sequence[str] | None = None) -> Run:
         model_name=given.model_name,
         stages=stages,
         folder=(given.out or tracking.home() / (given.preset or "local")).absolute(),
+        runner=given.runner,
         settings=settings,
+        retrain=given.retrain,
     )
 
 
@@ -159,10 +168,15 @@ def execute(run: Run, console: Console) -> int:
         check_settings(settings)
         with console.status("making a base model"):
             base_model = str(make_base_model(run))
-    preflight(inputs | {"base_model": base_model}, settings)
+    places = {name: str(run.folder / name) for name in ("checkpoints", "measurements")}
+    checked = inputs | places | {"base_model": base_model, "warm_start": run.retrain}
+    preflight(checked, settings, sandboxes=run.runner == "process")
     watch = run_pipeline(run, inputs | {"base_model": base_model}, settings, console)
     if watch.failed is not None or not watch.steps:
         return explain_failure(watch, run, console)
+    if run.retrain and not any(step.name == "resolve-inputs" for step in watch.steps):
+        console.print("Nothing was trained: no new data since the newest registered version.", highlight=False)
+        return 0
     show_summary(run.folder, watch.steps, time.monotonic() - began, console)
     return 0
 
@@ -196,16 +210,9 @@ def run_pipeline(run: Run, inputs: dict[str, Any], settings: dict[str, dict[str,
     warnings.filterwarnings("ignore", module="kfp")
     from kfp import local
 
+    from pipelines.retraining import build_retraining
     from pipelines.stepcoder import build
 
-    local.init(
-        local.SubprocessRunner(use_venv=False),
-        pipeline_root=str(run.folder / "artifacts"),
-        workspace_root=str(run.folder / "workspace"),
-        enable_caching=True,
-        # Kubeflow tells one version of the code from another by the image; here the code itself has to tell.
-        cache_root=str(run.folder / "cache" / code_digest()[:16]),
-    )
     watch = Watch(run.folder / "logs", console)
     hits = CacheHits(watch)
     root = logging.getLogger()
@@ -213,21 +220,32 @@ def run_pipeline(run: Run, inputs: dict[str, Any], settings: dict[str, dict[str,
     root.addHandler(hits)
     root.setLevel(logging.INFO)
     try:
-        with contextlib.redirect_stdout(watch):
-            build(run.stages, cluster=False)(
-                **inputs,
-                **settings,
-                checkpoints=str(run.folder / "checkpoints"),
-                measurements=str(run.folder / "measurements"),
+        with runner_of(run, inputs, settings) as (runner, version, settings):
+            local.init(
+                runner,
+                pipeline_root=str(run.folder / "artifacts"),
+                workspace_root=str(run.folder / "workspace"),
+                enable_caching=True,
+                # Kubeflow tells versions of the code by the image's name; here what it holds may change.
+                cache_root=str(run.folder / "cache" / version[:16]),
             )
-    except RuntimeError:
-        # Kubeflow's way to say that a step failed; which one and why is in what it printed.
-        if watch.failed is None:
-            raise
+            with contextlib.redirect_stdout(watch):
+                made = build_retraining if run.retrain else build
+                made(run.stages, cluster=False)(
+                    **inputs,
+                    **settings,
+                    checkpoints=str(run.folder / "checkpoints"),
+                    measurements=str(run.folder / "measurements"),
+                )
     except KeyboardInterrupt:
         # Nothing else runs the pipeline's last step then.
         notify(NotifyConfig(status="CANCELLED", run=os.environ["STEPCODER_RUN_ID"]))
         raise
+    except Exception:
+        # Kubeflow's way to say that a step failed; which one and why is in what it printed.
+        watch.judge(run.folder / "artifacts")
+        if watch.failed is None:
+            raise
     finally:
         watch.finish()
         # A step that was killed outright could not clear away what it had begun.
@@ -235,7 +253,32 @@ def run_pipeline(run: Run, inputs: dict[str, Any], settings: dict[str, dict[str,
             storage.remove(str(partial))
         root.removeHandler(hits)
         root.setLevel(level)
+    watch.judge(run.folder / "artifacts")
     return watch
+
+
+@contextlib.contextmanager
+def runner_of(
+    run: Run, inputs: dict[str, Any], settings: dict[str, dict[str, Any]]
+) -> Iterator[tuple[Any, str, dict[str, dict[str, Any]]]]:
+    """The run's runner, a digest of the code that it runs, and the settings with which it does."""
+    if run.runner == "process":
+        from kfp import local
+
+        yield local.SubprocessRunner(use_venv=False), code_digest(), settings
+        return
+    from pipelines import containers
+
+    version = containers.image_digest()
+    verification = check_settings(settings)["verification"]
+    addresses = [inputs["problems"], inputs["base_model"], *companions_of(verification)]
+    judging = {
+        section: {"sandbox": containers.SANDBOX} | settings.get(section, {})
+        for section in ("verification", "sft", "ppo", "evaluation")
+    }
+    others = {values["sandbox"] for values in judging.values()} - {containers.SANDBOX}
+    with containers.docker_runner(run.folder, addresses, others) as runner:
+        yield runner, version, settings | judging
 
 
 def explain_failure(watch: Watch, run: Run, console: Console) -> int:

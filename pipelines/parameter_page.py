@@ -78,7 +78,7 @@ def page(pipelines: Mapping[str, Any]) -> str:
         ]
         parts += [
             f"## Where `pipelines/{file}.yaml` differs",
-            table(("parameter", "type", "default", "meaning"), differing),
+            table(("parameter", "type", "default", "meaning"), differing) if differing else "In no parameter.",
         ]
     parts += ["## Settings of the steps", "\n".join(_settings())]
     parts += [_IMAGES, "## What each pod gets", _PODS, _pods(PODS), "In `stepcoder_smoke`:", _pods(SMALL)]

@@ -47,7 +47,7 @@ ENVIRONMENT: Final = {
     ),
     "hub": Keys(("HF_ENDPOINT", "HF_HUB_OFFLINE"), ("HF_TOKEN",)),
     "sandbox": Keys(("STEPCODER_SANDBOX",), ("STEPCODER_SANDBOX_TOKEN",)),
-    "webhook": Keys((), ("STEPCODER_NOTIFY_URL",)),
+    "webhook": Keys(("STEPCODER_KUBEFLOW_URL",), ("STEPCODER_NOTIFY_URL",)),
 }
 """What a step may need from outside, and the environment variables that it needs for that."""
 
@@ -76,7 +76,8 @@ class Pod:
 _OUTSIDE: Final = ("store", "mlflow", "hub", "sandbox")
 
 PODS: Final = {
-    "resolve-inputs": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=_OUTSIDE),
+    "check-new-data": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=("store", "mlflow")),
+    "resolve-inputs": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=(*_OUTSIDE, "webhook")),
     "verify-dataset": Pod("tools", cpu="8", memory="16Gi", hours=12, needs=("store", "sandbox"), cached=True),
     "sft": Pod("trainer", "8", "64Gi", hours=72, needs=_OUTSIDE, gpus="training", shm="8Gi", cached=True, retries=3),
     "ppo-stage": Pod(

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from pipelines.pods import PODS
 from stepcoder.preflight import SECTIONS
+from stepcoder.sandbox.address import default_address
 
 SECTION_OF = {
     "verify-dataset": "verification",
@@ -100,6 +101,9 @@ def _type(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
+    if field.default_factory is default_address:
+        # Tables must not depend on the environment of whoever writes them.
+        return '`"local"`'
     value = field.get_default(call_default_factory=True)
     if isinstance(value, frozenset):
         value = sorted(value)

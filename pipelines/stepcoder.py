@@ -13,6 +13,7 @@ from components.register_model.component import register_model
 from components.resolve_inputs.component import resolve_inputs
 from components.sft.component import sft as sft_step
 from components.verify_dataset.component import verify_dataset
+from pipelines.new_data import when_new
 from pipelines.pods import PODS, SECRET, Platform, Pod, furnish
 
 DEFAULT_STAGES = 3
@@ -26,6 +27,7 @@ def build(
     settings: dict[str, dict[str, Any]] | None = None,
     gpus: int = 1,
     cluster: bool = True,
+    retraining: bool = False,
 ) -> Any:
     """Composes the pipeline with its PPO stages unrolled: Kubeflow has no loop that carries an artifact along.
 
@@ -36,6 +38,7 @@ def build(
         settings: Defaults of the settings parameters `verification`, `sft`, `ppo`, `evaluation`, `gate`.
         gpus: Default of the parameters `training_gpus` and `evaluation_gpus`.
         cluster: Whether Kubeflow is to run it; kfp.local tries no step again and takes no image from a parameter.
+        retraining: Whether it trains on new data only, and starts from the champion: `pipelines.retraining`.
 
     Raises:
         ValueError: fewer than one stage.
@@ -105,6 +108,9 @@ def build(
                 ppo=ppo,
                 evaluation=evaluation,
                 gate=gate,
+                checkpoints=checkpoints,
+                measurements=measurements,
+                warm_start=retraining,
             ),
             platform,
             "resolve-inputs",
@@ -122,8 +128,8 @@ def build(
         reference = placed(
             sft_step(
                 dataset=dataset,
-                base_model=base_model,
-                base_model_digest=inputs.outputs["base_model_digest"],
+                base_model=inputs.outputs["start_model"],
+                base_model_digest=inputs.outputs["start_model_digest"],
                 settings=sft,
                 checkpoints=checkpoints,
                 **train_job,
@@ -180,12 +186,14 @@ def build(
                 promote=decision.outputs["promote"],
                 why=decision.outputs["why"],
                 problems_digest=inputs.outputs["problems_digest"],
-                base_model_digest=inputs.outputs["base_model_digest"],
+                base_model_digest=inputs.outputs["start_model_digest"],
                 decision=decision.outputs["decision"],
             ),
             platform,
             "register-model",
         )
+
+    steps = when_new(train, name=name, placed=placed) if retraining else train
 
     @dsl.pipeline(name=name, description="Reinforcement learning from unit tests: SFT, then PPO with a curriculum.")
     def whole(
@@ -246,7 +254,7 @@ def build(
         """
         end = placed(notify(pipeline=name), Platform(secret=secret, tools_image=tools_image), "notify")
         with dsl.ExitHandler(end, name="run"):
-            train(
+            steps(
                 problems=problems,
                 problem_format=problem_format,
                 base_model=base_model,

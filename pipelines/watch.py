@@ -1,6 +1,7 @@
 """Watches a pipeline under kfp.local: whose output a line is, what goes to the log files, what a person sees.
 
-kfp.local prints everything into one stream: its own messages, and each step's output indented by four spaces.
+kfp.local prints everything into one stream: its own messages, which begin with the time, and each step's output. It
+means to indent that by four spaces, and does so for what comes at once, be it part of a line or several lines.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from stepcoder.platform.entry import FAILED
 
 INDENT = "    "
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_OWN = re.compile(r"[\d:.]+ - [A-Z]+ - ")
 _START = re.compile(r"Executing task '([\w-]+)'")
 _END = re.compile(r"Task '([\w-]+)' finished with status (SUCCESS|FAILURE)")
 _HIT = re.compile(r"Task ([\w-]+) cache hit")
@@ -34,6 +36,8 @@ class Step:
     """One step of the run."""
 
     name: str
+    task: str
+    """Its name in Kubeflow."""
     started: float
     seconds: float = 0.0
     state: str = "running"
@@ -83,23 +87,37 @@ class Watch(io.TextIOBase):
         if self.steps and self.steps[-1].state == "running":
             self._end("failed")
 
+    def judge(self, artifacts: Path) -> None:
+        """Takes a step that left no output as failed, whatever its runner says.
+
+        kfp's DockerRunner says success when a container is gone before it can ask how it ended.
+
+        Args:
+            artifacts: The folder under which kfp.local keeps what each run wrote.
+        """
+        runs = sorted(artifacts.iterdir(), key=lambda path: path.stat().st_mtime) if artifacts.exists() else []
+        for step in self.steps:
+            if step.state == "done" and not any(runs[-1].rglob(f"{step.task}/executor_output.json")):
+                step.state = "failed"
+
     def hit(self, name: str) -> None:
         """A step's earlier result was taken."""
-        self.steps.append(Step(shown(name), time.monotonic(), state="cached"))
+        self.steps.append(Step(shown(name), name, time.monotonic(), state="cached"))
         self._print(f"[green]✓[/green] {shown(name):<16} earlier result")
 
     def _line(self, line: str) -> None:
         plain = _COLOURS.sub("", line)
         running = self.steps[-1] if self.steps and self.steps[-1].state == "running" else None
-        if running is not None and plain.startswith(INDENT):
+        if running is not None and not _OWN.match(plain):
             self._output(running, plain.removeprefix(INDENT))
         elif started := _START.search(plain):
-            self._begin(shown(started[1]))
+            self._begin(started[1])
         elif ended := _END.search(plain):
             self._end("done" if ended[2] == "SUCCESS" else "failed")
 
-    def _begin(self, name: str) -> None:
-        self.steps.append(Step(name, time.monotonic()))
+    def _begin(self, task: str) -> None:
+        name = shown(task)
+        self.steps.append(Step(name, task, time.monotonic()))
         self._file = (self._logs / f"{name}.log").open("w", encoding="utf-8")
         self._doing = ""
         if not self._console.is_terminal:

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stepcoder import __version__
+from stepcoder.errors import StepCoderError
+from stepcoder.images import TRAINER
 
 
 class Step(NamedTuple):
@@ -28,6 +30,9 @@ class Step(NamedTuple):
 STEPS = {
     "init-model": Step("stepcoder.model.init", "InitModelConfig", "init_model", "make a small base model from nothing"),
     "resolve-inputs": Step("stepcoder.inputs", "ResolveConfig", "resolve", "check inputs, and print their digests"),
+    "check-new-data": Step(
+        "stepcoder.new_data", "NewDataConfig", "check", "tell whether problems have changed since the newest version"
+    ),
     "verify": Step("stepcoder.verification", "VerifyConfig", "verify", "find the records that can be trusted"),
     "judge": Step("stepcoder.sandbox.judge", "JudgeConfig", "judge", "run programs against the tests of problems"),
     "sandbox serve": Step(
@@ -43,6 +48,9 @@ STEPS = {
     "send-metrics": Step("stepcoder.platform.unsent", "SendConfig", "send", "complete a step's record in MLflow"),
     "notify": Step("stepcoder.notify", "NotifyConfig", "notify", "tell how a run ended"),
 }
+
+TRAINING = {"torch", "transformers", "deepspeed", "accelerate", "peft", "jaxtyping"}
+"""Packages that one image leaves out."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             prog=f"stepcoder {name}",
             config=(tyro.conf.FlagConversionOff,),
         )
-        _print(getattr(module, step.function)(config))
+        try:
+            _print(getattr(module, step.function)(config))
+        except ModuleNotFoundError as error:
+            if error.name not in TRAINING:
+                raise
+            raise StepCoderError(
+                f"{error.name} is not installed: `{name}` runs in {TRAINER}, or after pip install 'stepcoder[train]'"
+            ) from error
     return 0
 
 

@@ -5,25 +5,26 @@ Later steps take the digests as parameters, so that a changed file at an unchang
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
+from stepcoder.platform.redaction import redacted
+from stepcoder.prerequisites import models, stores
+from stepcoder.prerequisites.checks import SECONDS, Check, named, raise_all, run_all
 from stepcoder.problems import Format
 
 log = get_logger("resolve-inputs")
 
 DIGEST_TAG = "stepcoder.policy_digest"
 """Tag by which registration names a version's checkpoint by content."""
-_TOKENIZER = "tokenizer_config.json"
-_WEIGHTS = (".safetensors", ".bin")
-_HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+_MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 class ResolveConfig(StepConfig):
@@ -41,11 +42,17 @@ class ResolveConfig(StepConfig):
     """Alias of the registered version that is the best so far."""
     companions: tuple[str, ...] = ()
     """Further files that change what becomes of the problems, such as corrections; part of the problems' digest."""
+    checkpoints: str = ""
+    """Where trainings keep checkpoints: a folder or an `s3://` address; empty for none."""
+    measurements: str = ""
+    """Where evaluations keep measurements: a folder or an `s3://` address; empty for none."""
+    warm_start: bool = False
+    """Whether training starts from the champion, where there is one, instead of the base model."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """The inputs' digests, and where the champion's weights are."""
+    """The inputs' digests, where the champion's weights are, and what training starts from."""
 
     problems_digest: str
     base_model_digest: str
@@ -53,44 +60,69 @@ class Resolved:
     """Empty when no version carries the alias."""
     champion_digest: str
     """Empty when no version carries the alias, or its weights have no recorded digest."""
+    start_model: str
+    """What SFT starts from: the base model, or with a warm start the champion."""
+    start_model_digest: str
 
 
-def resolve(config: ResolveConfig) -> Resolved:
-    """Checks every input and turns it into a digest.
+Further = Callable[[dict[str, Any]], Sequence[Check]]
+"""Makes checks that depend on what the inputs' checks found, by their names."""
+
+
+def resolve(config: ResolveConfig, further: Further | None = None) -> Resolved:
+    """Checks every input, tries every service that the run needs for them, and turns inputs into digests.
+
+    Args:
+        config: the inputs.
+        further: makes more checks, whose faults come in the same message.
 
     Raises:
-        DataError: lists all inputs that are missing or of the wrong kind.
-        StepCoderError: an object store or the model registry cannot be reached.
+        DataError: lists everything that is wrong, at least one input among it.
+        StepCoderError: lists everything that is wrong; all of it may be well again later.
     """
-    faults: list[str] = []
-
-    def attempt(what: str, address: str, find: Callable[[str], str]) -> str:
-        if not address:
-            faults.append(f"{what}: is empty")
-            return ""
-        try:
-            return find(address)
-        except DataError as error:
-            faults.extend(f"{what}: {line}" for line in str(error).splitlines())
-            return ""
-
-    if config.problem_format not in get_args(Format):
-        known = ", ".join(get_args(Format))
-        faults.append(f"problem_format: {config.problem_format!r} is not a known format; give one of {known}")
-    problems = attempt("problems", config.problems, _file_digest)
-    companions = [attempt("verification", address, _file_digest) for address in config.companions]
-    base_model = attempt("base_model", config.base_model, _model_digest)
-    if faults:
-        raise DataError("\n".join(faults))
-    champion_uri, champion_digest = champion(config.model_name, config.champion_alias)
-    resolved = Resolved("+".join([problems, *companions]), base_model, champion_uri, champion_digest)
+    _import_clients()
+    found, faults = run_all(_checks(config))
+    if found.get("registry") and found["registry"][0]:
+        # Evaluation measures the champion after all the training: its weights have to be there now.
+        uri = found["registry"][0]
+        champions, more = run_all([_model_check("champion", uri)])
+        found |= champions
+        faults += more
+    if further is not None:
+        results, more = run_all(further(found))
+        found |= results
+        faults += more
+    raise_all(faults)
+    champion_uri, champion_digest = found["registry"]
+    base: models.BaseModel = found["base_model"]
+    warm = config.warm_start and bool(champion_uri)
+    problems = "+".join([found["problems"], *(found[f"verification: {address}"] for address in config.companions)])
+    resolved = Resolved(
+        problems_digest=problems,
+        base_model_digest=base.digest,
+        champion_uri=champion_uri,
+        champion_digest=champion_digest,
+        start_model=champion_uri if warm else config.base_model,
+        start_model_digest=(champion_digest or found["champion"].digest) if warm else base.digest,
+    )
     log.info(
         "inputs resolved",
         problems=problems[:12],
-        base_model=base_model[:12],
+        base_model=base.digest[:12],
         champion=champion_uri or "none",
+        starts_from="champion" if warm else "base_model",
     )
     return resolved
+
+
+def problems_digest(problems: str, companions: Sequence[str] = ()) -> str:
+    """The digest of problem records and of the files that change what becomes of them, as `resolve` gives it.
+
+    Raises:
+        DataError: a file is missing.
+        StepCoderError: an object store does not answer.
+    """
+    return "+".join(_file_digest(address) for address in (problems, *companions))
 
 
 def champion(model_name: str, alias: str) -> tuple[str, str]:
@@ -108,62 +140,60 @@ def champion(model_name: str, alias: str) -> tuple[str, str]:
         if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
             return "", ""
         # Training without knowing the champion would end in a gate that has nothing to compare with.
-        message = (
-            f"MLflow at {tracking.tracking_uri()}: the registry cannot be read: {str(error).splitlines()[0][:300]}"
-        )
-        raise StepCoderError(message) from error
+        raise registry_error(error) from error
     return str(version.source), str(version.tags.get(DIGEST_TAG, ""))
+
+
+def registry_error(error: Exception) -> StepCoderError:
+    """MLflow's error in our words, without the password that its address may hold."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return StepCoderError(redacted(f"MLflow at {tracking.tracking_uri()}: the registry cannot be read: {text}"))
+
+
+def _import_clients() -> None:
+    """Imports here what the checks use: an import that is left behind in a thread leaves half a module to others."""
+    import boto3  # noqa: F401
+    import mlflow.tracking  # noqa: F401
+
+
+def _checks(config: ResolveConfig) -> list[Check]:
+    checks = [
+        Check("problem_format", lambda: _check_format(config.problem_format)),
+        _store_check("problems", config.problems, _file_digest),
+        *(_store_check(f"verification: {address}", address, _file_digest) for address in config.companions),
+        _model_check("base_model", config.base_model),
+    ]
+    written = {"checkpoints": config.checkpoints, "measurements": config.measurements}
+    checks += [_store_check(what, address, stores.check_writable) for what, address in written.items() if address]
+    # A database file may first have to be made, which takes its time and asks nobody.
+    seconds = SECONDS if tracking.tracking_uri().startswith("http") else None
+    ask = partial(champion, config.model_name, config.champion_alias)
+    checks.append(Check("registry", ask, seconds, mend=named(*_MLFLOW)))
+    return checks
+
+
+def _store_check(what: str, address: str, run: Callable[[str], Any]) -> Check:
+    def work() -> Any:
+        if not address:
+            raise DataError("is empty")
+        stores.check_credentials(address)
+        return run(address)
+
+    if "://" not in address:
+        return Check(what, work, seconds=None)
+    return Check(what, work, SECONDS, stores.mend())
+
+
+def _model_check(what: str, address: str) -> Check:
+    return _store_check(what, address, models.find)
+
+
+def _check_format(name: str) -> None:
+    if name not in get_args(Format):
+        raise DataError(f"{name!r} is not a known format; give one of {', '.join(get_args(Format))}")
 
 
 def _file_digest(address: str) -> str:
     if not storage.is_remote(address) and Path(address).is_dir():
         raise DataError(f"{address}: is a folder; give the file of problem records")
     return storage.address_digest(address)
-
-
-def _model_digest(address: str) -> str:
-    if storage.is_remote(address):
-        names = [item.name for item in storage.list_objects(address)]
-        if not names:
-            raise DataError(f"{address}: there is nothing at this address")
-        _check_checkpoint(address, names)
-        return storage.address_digest(address)
-    path = Path(address)
-    if path.is_dir():
-        _check_checkpoint(address, [file.name for file in path.iterdir()])
-        return storage.digest(path)
-    if path.is_file():
-        raise DataError(f"{address}: is a file; give the folder of a Hugging Face checkpoint")
-    if not _HUB_ID.fullmatch(address):
-        raise DataError(f"{address}: there is no such folder")
-    return f"{address}@{_hub_revision(address)}"
-
-
-def _check_checkpoint(address: str, names: list[str]) -> None:
-    faults = []
-    if "config.json" not in names:
-        faults.append(f"{address}: has no config.json, so it is not a Hugging Face checkpoint")
-    if _TOKENIZER not in names:
-        faults.append(f"{address}: has no tokenizer ({_TOKENIZER}); save it beside the weights with save_pretrained()")
-    if not any(name.endswith(_WEIGHTS) for name in names):
-        faults.append(f"{address}: has no weights (looked for *{' and *'.join(_WEIGHTS)})")
-    if faults:
-        raise DataError("\n".join(faults))
-
-
-def _hub_revision(name: str) -> str:
-    """The commit that a model's id stands for now, or the one in the local cache when the hub cannot be reached."""
-    try:
-        import huggingface_hub
-    except ImportError:
-        log.warning("the hub's client is not installed; a new revision of the model will not be noticed", model=name)
-        return "main"
-    try:
-        return str(huggingface_hub.HfApi().model_info(name, timeout=10).sha)
-    except Exception as error:  # No network, no such model, no access: the cache may still have it.
-        cached = huggingface_hub.try_to_load_from_cache(name, "config.json")
-        if isinstance(cached, str):
-            return Path(cached).parent.name
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        message = f"{name}: is neither a folder here nor a model that the hub gives or its cache holds ({reason})"
-        raise DataError(message) from error

@@ -1,20 +1,31 @@
-"""The end of a pipeline run, told whatever happened: one log line, and the status of the run in MLflow."""
+"""The end of a pipeline run, told whatever happened: one log line, the run's status in MLflow, and a webhook."""
 
 from __future__ import annotations
 
-from typing import Final
+import os
+from typing import Any, Final
+from urllib.parse import urlsplit
 
-from stepcoder.platform import pipeline_run
+from stepcoder.errors import DataError
+from stepcoder.platform import pipeline_run, tracking, webhook
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
+from stepcoder.platform.redaction import redacted
+from stepcoder.prerequisites.checks import named
 
 log = get_logger("notify")
 
+URL_VARIABLE: Final = "STEPCODER_NOTIFY_URL"
+UI_VARIABLE: Final = "STEPCODER_KUBEFLOW_URL"
+ERROR_CHARACTERS: Final = 600
+"""Of an error, in the message that is sent; the log and MLflow have all of it."""
 _MLFLOW_STATUS: Final = {"SUCCEEDED": "FINISHED", "CANCELLED": "KILLED"}
+_SLACK: Final = ("hooks.slack.com", "hooks.slack-gov.com")
+_TITLES: Final = {"error": "error", "outcome": "outcome", "pass_at_1": "pass@1", "gate": "gate", "version": "version"}
 
 
 class NotifyConfig(StepConfig):
-    """How a pipeline run ended."""
+    """How a pipeline run ended. Who is told is in the environment: `STEPCODER_NOTIFY_URL`."""
 
     status: str
     """Final state as Kubeflow names it: `SUCCEEDED`, `FAILED` or `CANCELLED`."""
@@ -27,33 +38,95 @@ class NotifyConfig(StepConfig):
 
 
 def notify(config: NotifyConfig) -> str:
-    """Logs the run's end and closes its MLflow run.
+    """Logs the run's end, closes its MLflow run, and posts it to the webhook if there is one.
 
     Never fails: a run that succeeded must not be lost because nobody could be told.
 
     Returns:
         The message.
     """
-    succeeded = config.status == "SUCCEEDED"
-    values: dict[str, str] = {"pipeline": config.pipeline, "status": config.status}
-    if config.run:
-        values["run"] = config.run
-    if config.status not in _MLFLOW_STATUS:
-        step, error = _failure()
-        values |= {"failed_step": step or "unknown", "error": error or config.error or "see the failed step's log"}
-    try:
-        run = pipeline_run.finish(_MLFLOW_STATUS.get(config.status, "FAILED"))
-        if run is not None:
-            values["mlflow_run"] = run
-    except Exception as error:  # Whatever MLflow raises.
-        log.warning("the run's status is not in MLflow", error=str(error).splitlines()[0])
-    (log.info if succeeded else log.error)("run ended", **values)
+    values = _values(config)
+    (log.info if config.status == "SUCCEEDED" else log.error)("run ended", **values)
+    url = os.environ.get(URL_VARIABLE, "").strip()
+    if url:
+        try:
+            webhook.post(url, document(url, values))
+            log.info("notification sent")
+        except Exception as error:  # Nothing here may fail the run.
+            log.warning("notification not sent", why=redacted(str(error)), mend=named(URL_VARIABLE))
     return " ".join(f"{key}={value}" for key, value in values.items())
 
 
-def _failure() -> tuple[str, str]:
+def check_url() -> None:
+    """Checks the form of the webhook's address, if there is one; nothing is sent.
+
+    Raises:
+        DataError: it cannot be posted to; the message does not hold it.
+    """
+    url = os.environ.get(URL_VARIABLE, "").strip()
+    if url:
+        try:
+            webhook.check_form(url)
+        except DataError as error:
+            raise DataError(f"{URL_VARIABLE}: {error}; mend {named(URL_VARIABLE)}") from error
+
+
+def document(url: str, values: dict[str, str]) -> dict[str, Any]:
+    """What is posted: a text for Slack; every other host gets the values too.
+
+    Args:
+        url: where to; only its host counts.
+        values: name to text.
+    """
+    text = _text(values)
+    if urlsplit(url).hostname in _SLACK:
+        # Slack reads these three as marks of its own.
+        return {"text": text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")}
+    return {"text": text, **values}
+
+
+def _values(config: NotifyConfig) -> dict[str, str]:
+    """Everything that is known of the run's end, without secrets."""
+    values = {"pipeline": config.pipeline, "status": config.status, "run": config.run, "link": _kubeflow_link()}
+    if config.status not in _MLFLOW_STATUS:
+        values |= {"failed_step": "unknown", "error": config.error or "see the failed step's log"}
+    values |= _close_in_mlflow(config.status)
+    return {key: redacted(value) for key, value in values.items() if value}
+
+
+def _close_in_mlflow(status: str) -> dict[str, str]:
+    """Closes the run in MLflow; what the steps have written there, as far as MLflow answers."""
+    found: dict[str, str] = {}
     try:
-        return pipeline_run.reported_failure()
+        if status not in _MLFLOW_STATUS:
+            step, error = pipeline_run.reported_failure()
+            found |= {"failed_step": step, "error": error} if step else {}
+        found |= pipeline_run.reported_outcome()
+        run = pipeline_run.finish(_MLFLOW_STATUS.get(status, "FAILED"))
+        if run is not None:
+            found |= {"mlflow_run": run, "mlflow_link": pipeline_run.link()}
     except Exception as error:  # Whatever MLflow raises.
-        log.warning("MLflow does not say which step failed", error=str(error).splitlines()[0])
-        return "", ""
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        log.warning("the run's end is not in MLflow", error=redacted(first[:300]))
+    return found
+
+
+def _kubeflow_link() -> str:
+    """The run's page, where the address of Kubeflow Pipelines' pages is known."""
+    ui, run = os.environ.get(UI_VARIABLE, "").rstrip("/"), os.environ.get(tracking.RUN_ID, "")
+    return f"{ui}/#/runs/details/{run}" if ui and run else ""
+
+
+def _text(values: dict[str, str]) -> str:
+    """The message for people: what ended how, then a line for each thing that there is to say."""
+    lines = [f"{values['pipeline']}: {values['status']}"]
+    if "failed_step" in values:
+        lines[0] += f" at {values['failed_step']}"
+    for key, title in _TITLES.items():
+        if key in values:
+            value = values[key]
+            lines.append(f"{title}: {value if len(value) <= ERROR_CHARACTERS else value[:ERROR_CHARACTERS] + ' …'}")
+    lines += [values[key] for key in ("link", "mlflow_link") if key in values]
+    if not {"link", "mlflow_link"} & values.keys() and "run" in values:
+        lines.append(f"run: {values['run']}")
+    return "\n".join(lines)

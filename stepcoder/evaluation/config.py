@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, field_validator, model_validator
 
 from stepcoder.platform.config import StepConfig
+from stepcoder.sandbox.address import default_address
 
 
 class EvaluationConfig(StepConfig):
@@ -54,9 +55,10 @@ class EvaluationConfig(StepConfig):
     """Bootstrap resamples of the problems."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Share of the resampled means inside an interval."""
-    sandbox: str = "local"
+    sandbox: str = Field(default_factory=default_address)
     """Where programs run: `local`; `unsafe`, the same where the kernel cannot isolate; `docker`; or the address of a
-    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`."""
+    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`. Not given: `$STEPCODER_SANDBOX`,
+    else `local`."""
     sandbox_slots: int | None = Field(default=None, ge=1)
     """Programs judged at the same time. Empty: one a core."""
     cpu_seconds: float = Field(default=3.0, gt=0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field
 
 from stepcoder.errors import DataError
@@ -25,7 +23,7 @@ class InitModelConfig(StepConfig):
     format: Format = "apps_plus"
     """Format of the problem file."""
     out: str
-    """Folder of the model."""
+    """Folder of the model: a path or an `s3://` address."""
     vocabulary: int = Field(512, ge=300)
     """Tokens in the vocabulary."""
     hidden_size: int = Field(128, ge=8, multiple_of=8)
@@ -46,17 +44,16 @@ class InitModelConfig(StepConfig):
     """Seed of the weights."""
 
 
-def init_model(config: InitModelConfig) -> Path:
+def init_model(config: InitModelConfig) -> None:
     """Writes the model folder.
-
-    Returns:
-        The folder.
 
     Raises:
         DataError: no problem of the file can be used.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from stepcoder.model.load import write_card
 
     texts = _training_texts(config)
     tokenizer = PreTrainedTokenizerFast(
@@ -80,12 +77,12 @@ def init_model(config: InitModelConfig) -> Path:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    out = Path(config.out)
-    with storage.publishing(out) as folder:
+    with storage.staged(config.out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-    log.info("model", parameters=model.num_parameters(), vocabulary=len(tokenizer), texts=len(texts), out=out)
-    return out
+        # Without its address: the same model is the same content wherever it lies.
+        write_card(folder, {"config": config.model_dump(mode="json", exclude={"out"})})
+    log.info("model", parameters=model.num_parameters(), vocabulary=len(tokenizer), texts=len(texts), out=config.out)
 
 
 def _training_texts(config: InitModelConfig) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from stepcoder.platform.config import StepConfig
+from stepcoder.sandbox.address import default_address
 
 
 class Sampling(StepConfig):
@@ -75,9 +76,10 @@ class TrainingConfig(StepConfig):
     sampling_batch: int = Field(64, ge=1)
     """Sequences that are generated together."""
 
-    sandbox: str = "local"
+    sandbox: str = Field(default_factory=default_address)
     """Where programs run: `local`; `unsafe`, the same where the kernel cannot isolate; `docker`; or the address of a
-    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`."""
+    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`. Not given: `$STEPCODER_SANDBOX`,
+    else `local`."""
     sandbox_slots: int | None = Field(None, ge=1)
     """Programs that a rank judges at the same time. Empty: one a core, shared among the ranks."""
     cpu_seconds: float = Field(3.0, gt=0)

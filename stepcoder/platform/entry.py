@@ -12,6 +12,7 @@ from types import FrameType
 
 from stepcoder.errors import StepCoderError
 from stepcoder.platform import logs, pipeline_run
+from stepcoder.platform.redaction import redacted
 
 FAILED = "failed"
 """The event of a log line that says why a step failed; one line a fault."""
@@ -47,7 +48,7 @@ def running(step: str) -> Iterator[None]:
 
 
 def _tell(log: logs.Log, step: str, error: Exception) -> None:
-    text = str(error) if isinstance(error, StepCoderError) else f"{type(error).__name__}: {error}"
+    text = redacted(str(error) if isinstance(error, StepCoderError) else f"{type(error).__name__}: {error}")
     for line in text.splitlines() or [type(error).__name__]:
         log.error(FAILED, error=line, exit_status=getattr(error, "exit_status", 1))
     try:

@@ -58,6 +58,8 @@ def configure(level: str | None = None) -> None:
         logger.setLevel(max(logger.level, logging.WARNING))
     # Kubeflow's executor gives the root logger a handler too, and lines would come twice.
     logger.propagate = False
+    # It tells every request to the sandbox, as soon as the root logger has a handler.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def rank() -> int:

@@ -14,6 +14,8 @@ from stepcoder.platform import tracking
 from stepcoder.platform.mlflow_api import PARAM_CHARACTERS, TAG_CHARACTERS, legal_text, without_password
 from stepcoder.platform.outbox import TEXTS_A_REQUEST
 
+OUTCOME_TAG = "stepcoder.outcome."
+
 
 def describe(values: Mapping[str, Any]) -> None:
     """Writes parameters to the pipeline's MLflow run; does nothing outside a pipeline. What is there already stays."""
@@ -49,6 +51,34 @@ def reported_failure() -> tuple[str, str]:
     run = tracking.parent_run(mlflow_client, tracking.experiment_id(mlflow_client))
     tags = {} if run is None else mlflow_client.get_run(run).data.tags
     return tags.get(tracking.FAILED_STEP_TAG, ""), tags.get(tracking.ERROR_TAG, "")
+
+
+def report_outcome(**values: str) -> None:
+    """Writes what came of the run to the pipeline's MLflow run, for `notify`; does nothing outside a pipeline."""
+    if not os.environ.get(tracking.RUN_ID):
+        return
+    mlflow_client = tracking.client()
+    run = tracking.parent_run(mlflow_client, tracking.experiment_id(mlflow_client))
+    for name, value in values.items():
+        mlflow_client.set_tag(run, f"{OUTCOME_TAG}{name}", legal_text(value, TAG_CHARACTERS))
+
+
+def reported_outcome() -> dict[str, str]:
+    """What `report_outcome` wrote in this run; empty when it did not."""
+    mlflow_client = tracking.client()
+    run = tracking.parent_run(mlflow_client, tracking.experiment_id(mlflow_client))
+    tags = {} if run is None else mlflow_client.get_run(run).data.tags
+    return {name.removeprefix(OUTCOME_TAG): value for name, value in tags.items() if name.startswith(OUTCOME_TAG)}
+
+
+def link() -> str:
+    """The page of the pipeline's MLflow run; empty outside a pipeline, and where the store is no server."""
+    uri = tracking.tracking_uri()
+    if not os.environ.get(tracking.RUN_ID) or not uri.startswith("http"):
+        return ""
+    mlflow_client = tracking.client()
+    experiment = tracking.experiment_id(mlflow_client)
+    return f"{uri.rstrip('/')}/#/experiments/{experiment}/runs/{tracking.parent_run(mlflow_client, experiment)}"
 
 
 def finish(status: str) -> str | None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 import stepcoder
 from stepcoder.errors import DataError
-from stepcoder.platform import storage, tracking
+from stepcoder.platform import pipeline_run, storage, tracking
 from stepcoder.platform.config import StepConfig, write_resolved
 from stepcoder.platform.logs import get_logger
 from stepcoder.registry import champions
@@ -140,6 +140,8 @@ def register(config: RegisterConfig) -> Registration:
         with storage.staged(config.out) as folder:
             storage.write_text(folder / REGISTRATION_NAME, registration.model_dump_json(indent=2) + "\n")
             write_resolved(config, folder)
+    with champions.reporting():
+        _tell(registration, facts.pass_at_1)
     log.info(
         "registered",
         model=config.model_name,
@@ -197,6 +199,15 @@ def _facts(config: RegisterConfig) -> _Facts:
         checked_against=decision is not None or evaluation is not None or config.champion is not None,
         champion=known_champion,
         pass_at_1=measured["candidate"].pass_at_1 if measured else decision.candidate_pass_at_1 if decision else None,
+    )
+
+
+def _tell(registration: Registration, pass_at_1: float | None) -> None:
+    """For the notification at the end of the pipeline's run."""
+    figure = {} if pass_at_1 is None else {"pass_at_1": f"{100 * pass_at_1:.1f} %"}
+    decided = "promoted" if registration.promoted else "not promoted"
+    pipeline_run.report_outcome(
+        version=f"{registration.model_name} {registration.version}", gate=f"{decided}: {registration.why}", **figure
     )
 
 

@@ -12,8 +12,14 @@ from stepcoder.sandbox.job import Sandbox
 
 CHOICES = "`local`, `unsafe`, `docker`, `http://HOST:PORT`, `https://HOST` or `http+unix:///PATH/TO/SOCKET`"
 
+SANDBOX_VARIABLE = "STEPCODER_SANDBOX"
 UNSAFE = "unsafe"
 LOCAL = ("local", UNSAFE)
+
+
+def default_address() -> str:
+    """The sandbox of every step that is told none: the environment's, else this machine."""
+    return os.environ.get(SANDBOX_VARIABLE, "").strip() or "local"
 
 
 def open_sandbox(address: str = "local", slots: int | None = None, *, twice: float = 0) -> Sandbox:

@@ -60,6 +60,8 @@ class ContainerSandbox:
                 container's log is in the message.
         """
         self._process = os.getpid()
+        self.folder: Path
+        """The folder of the socket, for another container that is to reach it; its name there is `SOCKET`."""
         try:
             client = docker.from_env()
             client.ping()
@@ -71,6 +73,7 @@ class ContainerSandbox:
         room = folder / "room"
         room.mkdir()
         room.chmod(0o777)
+        self.folder = room
         held: list[Any] = []
         self._finalizer = weakref.finalize(self, _clean_up, client, held, folder, self._process)
         try:

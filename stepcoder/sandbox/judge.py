@@ -19,7 +19,7 @@ from stepcoder.platform.logs import Progress, get_logger, progress
 from stepcoder.platform.storage import fetch, is_remote, staged
 from stepcoder.problems import Format, Problem, read_entries
 from stepcoder.problems.files import raise_all, read_rows
-from stepcoder.sandbox.address import open_sandbox
+from stepcoder.sandbox.address import default_address, open_sandbox
 from stepcoder.sandbox.job import Job, Limits, Sandbox, Verdict, job_of
 
 REFERENCE = "reference"
@@ -43,9 +43,10 @@ class JudgeConfig(StepConfig):
     """Where the verdicts go: a path or an address. One JSON object a line, in the order of the programs."""
     slots: PositiveInt | None = None
     """Programs judged at the same time; default: one a core."""
-    sandbox: str = "local"
+    sandbox: str = Field(default_factory=default_address)
     """Where programs run: `local`; `unsafe`, the same where the kernel cannot isolate; `docker`; or the address of a
-    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`."""
+    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`. Not given: `$STEPCODER_SANDBOX`,
+    else `local`."""
     twice: float = Field(default=0.0, ge=0, le=1)
     """Share of the programs that a local pool runs a second time, to count verdicts that differ."""
     trace: bool = True

@@ -114,8 +114,11 @@ class Link:
     async def __aexit__(self, *exception: object) -> None:
         await self._client.aclose()
 
-    async def ready(self, seconds: float) -> None:
+    async def ready(self, seconds: float) -> dict[str, Any]:
         """Waits until the service can judge, and tries the token.
+
+        Returns:
+            What the service says of itself: fields of `models.Readiness`.
 
         Raises:
             StepCoderError: it cannot within so many seconds, or refuses the token.
@@ -146,6 +149,7 @@ class Link:
             await self.judge([])
         except LostError as error:
             raise StepCoderError(str(error)) from error
+        return state
 
     async def judge(self, parcels: Sequence[Parcel]) -> list[Verdict]:
         """Verdicts in the order of the parcels.

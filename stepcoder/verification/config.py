@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from stepcoder.platform.config import StepConfig
 from stepcoder.problems import Format
 from stepcoder.sandbox import Limits
+from stepcoder.sandbox.address import default_address
 
 
 class VerifyConfig(StepConfig):
@@ -46,9 +47,10 @@ class VerifyConfig(StepConfig):
     """MiB of memory a test."""
     output_bytes: int = Field(default=Limits.output_bytes, gt=0)
     """Bytes of standard output, or of a returned value, a test."""
-    sandbox: str = "local"
+    sandbox: str = Field(default_factory=default_address)
     """Where solutions run: `local`; `unsafe`, the same where the kernel cannot isolate; `docker`; or the address of a
-    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`."""
+    service: `http://HOST:PORT`, `https://HOST`, `http+unix:///PATH/TO/SOCKET`. Not given: `$STEPCODER_SANDBOX`,
+    else `local`."""
     workers: int | None = Field(default=None, ge=1)
     """Programs that run at the same time; `None` for one a core. The result does not depend on it."""
 

@@ -11,17 +11,21 @@ from typing import Any
 import pytest
 from kfp import dsl
 
+from components.check_new_data.component import check_new_data
 from components.evaluate.component import evaluate
 from components.ppo_stage.component import ppo_stage
 from components.promotion_gate.component import promotion_gate
 from components.register_model.component import register_model
+from components.resolve_inputs.component import resolve_inputs
 from components.sft.component import sft
 from components.verify_dataset.component import verify_dataset
-from stepcoder import inputs, registry
+from stepcoder import inputs, new_data, registry
 from stepcoder.cli import STEPS
 from stepcoder.platform.config import StepConfig
 from stepcoder.preflight import SECTIONS, check_settings
 from stepcoder.registry.register import POLICY_DIGEST
+
+RESOLVED = inputs.Resolved("p1", "b1", "s3://bucket/7", "c7", "s3://bucket/7", "c7")
 
 COMMANDS = {"verification": "verify", "sft": "sft", "ppo": "ppo", "evaluation": "evaluate", "gate": "gate"}
 """By section of settings, the command that does the same as the component."""
@@ -197,6 +201,41 @@ def test_register_model_gets_the_address_the_decision_and_the_parents(
             parents=("problems=p1", "base_model=b1"),
         )
     ]
+
+
+def test_resolve_inputs_hands_everything_to_the_check_and_its_findings_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Any] = []
+
+    def take(given: dict[str, Any], settings: dict[str, Any]) -> inputs.Resolved:
+        taken.extend((given, settings))
+        return RESOLVED
+
+    monkeypatch.setattr("stepcoder.preflight.preflight", take)
+    sections = {name: {"seed": number} for number, name in enumerate(SECTIONS)}
+    given = {
+        "problems": "p.jsonl",
+        "problem_format": "mbpp",
+        "base_model": "base",
+        "model_name": "coder",
+        "champion_alias": "best",
+        "checkpoints": "s3://bucket/checkpoints",
+        "measurements": "s3://bucket/measurements",
+        "warm_start": True,
+    }
+    assert resolve_inputs.python_func(**given, **sections) == ("p1", "b1", "s3://bucket/7", "c7", "s3://bucket/7", "c7")
+    assert taken == [given, sections]
+
+
+def test_check_new_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: list[new_data.NewDataConfig] = []
+
+    def take(config: new_data.NewDataConfig) -> new_data.NewData:
+        configs.append(config)
+        return new_data.NewData(new=True, problems_digest="p1", since="7")
+
+    monkeypatch.setattr("stepcoder.new_data.check", take)
+    assert check_new_data.python_func("p.jsonl", {"corrections": "c.jsonl"}, "coder") is True
+    assert configs == [new_data.NewDataConfig(problems="p.jsonl", companions=("c.jsonl",), model_name="coder")]
 
 
 def test_a_champion_is_looked_up_by_the_tag_that_registration_writes() -> None:

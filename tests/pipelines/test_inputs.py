@@ -10,7 +10,7 @@ import pytest
 from stepcoder import inputs
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.inputs import ResolveConfig, resolve
-from stepcoder.platform import tracking
+from stepcoder.platform import storage, tracking
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +23,17 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 def good(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> ResolveConfig:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     (tmp_path / "problems.jsonl").write_text("{}\n")
-    model = tmp_path / "model"
-    model.mkdir()
-    for name in ("config.json", "tokenizer_config.json", "model.safetensors"):
-        (model / name).write_text(name)
+    model = checkpoint(tmp_path / "model")
     return ResolveConfig(problems=str(tmp_path / "problems.jsonl"), problem_format="apps_plus", base_model=str(model))
+
+
+def checkpoint(folder: Path) -> Path:
+    """A folder with the files of a checkpoint; the weights are none."""
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}')
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
+    (folder / "model.safetensors").write_text(folder.name)
+    return folder
 
 
 def test_digests_follow_the_content_and_not_the_address(good: ResolveConfig, tmp_path: Path) -> None:
@@ -72,26 +78,41 @@ def test_a_missing_model_folder_is_no_hub_id(good: ResolveConfig, address: str) 
         resolve(good.model_copy(update={"base_model": address}))
 
 
-def test_a_hub_id_that_nobody_knows_is_bad_input(good: ResolveConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = pytest.importorskip("huggingface_hub", reason="the hub's client is not installed")
-
-    def unreachable(*arguments: object, **values: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(hub.HfApi, "model_info", unreachable)
-    with pytest.raises(DataError, match=r"some-owner/no-such-model.*no network"):
-        resolve(good.model_copy(update={"base_model": "some-owner/no-such-model"}))
-
-
-def test_the_champion_is_found_by_its_alias(good: ResolveConfig) -> None:
-    assert (resolve(good).champion_uri, resolve(good).champion_digest) == ("", "")
+def registered(name: str, source: str, **tags: str) -> None:
+    """A version that carries the champion's alias."""
     client = tracking.client()
-    client.create_registered_model("coder")
-    version = client.create_model_version("coder", "s3://bucket/policy", tags={inputs.DIGEST_TAG: "abc"})
-    named = good.model_copy(update={"model_name": "coder"})
-    assert resolve(named).champion_uri == ""
-    client.set_registered_model_alias("coder", "champion", version.version)
-    assert (resolve(named).champion_uri, resolve(named).champion_digest) == ("s3://bucket/policy", "abc")
+    client.create_registered_model(name)
+    version = client.create_model_version(name, source, tags=tags)
+    client.set_registered_model_alias(name, "champion", version.version)
+
+
+def test_the_champion_is_found_by_its_alias(good: ResolveConfig, tmp_path: Path) -> None:
+    assert (resolve(good).champion_uri, resolve(good).champion_digest) == ("", "")
+    policy = str(checkpoint(tmp_path / "policy"))
+    registered("coder", policy, **{inputs.DIGEST_TAG: "abc"})
+    resolved = resolve(good.model_copy(update={"model_name": "coder"}))
+    assert (resolved.champion_uri, resolved.champion_digest) == (policy, "abc")
+    assert (resolved.start_model, resolved.start_model_digest) == (good.base_model, resolved.base_model_digest)
+
+
+def test_a_warm_start_begins_at_the_champion_and_leaves_the_base_model_what_it_is(
+    good: ResolveConfig, tmp_path: Path
+) -> None:
+    warm = good.model_copy(update={"model_name": "warm", "warm_start": True})
+    cold = resolve(warm)
+    assert (cold.start_model, cold.start_model_digest) == (good.base_model, cold.base_model_digest)
+    policy = str(checkpoint(tmp_path / "policy"))
+    registered("warm", policy)
+    resolved = resolve(warm)
+    assert resolved.start_model == resolved.champion_uri == policy
+    assert resolved.start_model_digest == storage.digest(Path(policy))
+    assert resolved.base_model_digest == cold.base_model_digest
+
+
+def test_a_champion_whose_weights_are_gone_is_told_before_the_training(good: ResolveConfig, tmp_path: Path) -> None:
+    registered("gone", str(tmp_path / "removed"))
+    with pytest.raises(DataError, match=r"champion: .*removed: there is no such folder"):
+        resolve(good.model_copy(update={"model_name": "gone"}))
 
 
 def test_an_unreachable_registry_stops_the_run_before_it_costs_anything(
@@ -100,6 +121,6 @@ def test_an_unreachable_registry_stops_the_run_before_it_costs_anything(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free.getsockname()[1]}")
-        with pytest.raises(StepCoderError, match="registry") as caught:
+        with pytest.raises(StepCoderError, match=r"registry.*see MLFLOW_TRACKING_URI") as caught:
             resolve(good)
     assert caught.value.exit_status == 1

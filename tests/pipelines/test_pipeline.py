@@ -134,7 +134,9 @@ def test_a_pipeline_without_stages_is_refused() -> None:
 
 def test_the_digests_of_resolve_inputs_reach_the_steps_that_are_cached(tasks: dict[str, Any]) -> None:
     assert source(tasks["verify-dataset"], "problems_digest") == "resolve-inputs.problems_digest"
-    assert source(tasks["sft"], "base_model_digest") == "resolve-inputs.base_model_digest"
+    assert source(tasks["sft"], "base_model") == "resolve-inputs.start_model"
+    assert source(tasks["sft"], "base_model_digest") == "resolve-inputs.start_model_digest"
+    assert source(tasks["register-model"], "base_model_digest") == "resolve-inputs.start_model_digest"
     assert source(tasks["evaluate"], "champion_uri") == "resolve-inputs.champion_uri"
     assert source(tasks["evaluate"], "champion_digest") == "resolve-inputs.champion_digest"
     assert source(tasks["evaluate"], "base_model_digest") == "resolve-inputs.base_model_digest"
@@ -180,6 +182,12 @@ def test_settings_go_to_their_step_and_to_the_check_at_the_start(tasks: dict[str
     for task, section in (sections | {"promotion-gate": "gate"}).items():
         assert source(tasks[task], "settings") == section
         assert source(tasks["resolve-inputs"], section) == section
+
+
+def test_every_place_that_is_written_to_is_tried_at_the_start(tasks: dict[str, Any]) -> None:
+    for place in ("checkpoints", "measurements"):
+        assert source(tasks["resolve-inputs"], place) == place
+    assert source(tasks["resolve-inputs"], "warm_start") == "False"
 
 
 def test_only_the_long_reproducible_steps_are_cached(spec: dict[str, Any], tasks: dict[str, Any]) -> None:

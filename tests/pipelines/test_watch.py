@@ -79,3 +79,15 @@ def test_log_lines_are_read_back_as_they_were_written(values: dict[str, str]) ->
 def test_other_lines_are_no_log_lines() -> None:
     assert read_pairs("Traceback (most recent call last):") is None
     assert read_pairs('time=now error="half') is None or read_pairs('time=now error="half') == {"time": "now"}
+
+
+def test_a_success_that_left_no_output_is_a_failure(tmp_path: Path) -> None:
+    stream = STREAM.replace("finished with status FAILURE", "finished with status SUCCESS")
+    watcher, _ = watch(tmp_path, stream, 10_000)
+    assert watcher.failed is None
+    run = tmp_path / "artifacts" / "stepcoder-1"
+    for task in ("verify-dataset", "notify"):
+        (run / task).mkdir(parents=True)
+        (run / task / "executor_output.json").write_text("{}")
+    watcher.judge(tmp_path / "artifacts")
+    assert [step.name for step in watcher.steps if step.state == "failed"] == ["ppo-stage-1"]

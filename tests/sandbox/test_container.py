@@ -49,7 +49,10 @@ def contained(engine: Any) -> Iterator[Sandbox]:
 
 
 def ours(engine: Any) -> set[str]:
-    return {container.id for container in engine.containers.list(all=True, filters={"label": LABEL})}
+    """Of this test's temporary folder: tests beside it start containers too."""
+    found = engine.containers.list(all=True, filters={"label": LABEL}, ignore_removed=True)
+    here = Path(tempfile.gettempdir())
+    return {container.id for container in found if Path(container.labels[FOLDER_LABEL]).parent == here}
 
 
 def folders() -> set[Path]:

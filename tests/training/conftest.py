@@ -18,9 +18,10 @@ PROBLEMS = Path(__file__).resolve().parents[2] / "examples" / "problems.jsonl"
 def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model of a few thousand parameters with a tokenizer trained on the shipped problems."""
     folder = tmp_path_factory.mktemp("base") / "model"
-    return init_model(
+    init_model(
         InitModelConfig(problems=str(PROBLEMS), out=str(folder), hidden_size=32, layers=1, heads=2, max_chars=400)
     )
+    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,81 @@
+"""Whether there is anything to retrain for: problems that differ from those of the newest registered version."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from stepcoder.inputs import problems_digest, registry_error
+from stepcoder.platform import pipeline_run, tracking
+from stepcoder.platform.config import StepConfig
+from stepcoder.platform.logs import get_logger
+
+log = get_logger("check-new-data")
+
+PARENTS_TAG: Final = "stepcoder.parents"
+"""Tag by which registration names what a version was made from, as `name=digest, name=digest`."""
+
+
+class NewDataConfig(StepConfig):
+    """The data in question, and the model that may have seen it."""
+
+    problems: str
+    """File of problem records: a path or an `s3://` address."""
+    companions: tuple[str, ...] = ()
+    """Further files that count as data: those that verify's settings name, corrections first."""
+    model_name: str = "stepcoder"
+    """Name in the MLflow model registry."""
+
+
+@dataclass(frozen=True)
+class NewData:
+    """What the check found."""
+
+    new: bool
+    problems_digest: str
+    since: str
+    """Newest registered version; empty when there is none."""
+
+
+def check(config: NewDataConfig) -> NewData:
+    """Compares the data's digest with that of the newest version, promoted or not.
+
+    A version that was not promoted has seen its data too: training on the same again would end at the same gate.
+
+    Raises:
+        DataError: a file is missing.
+        StepCoderError: an object store or the registry does not answer.
+    """
+    digest = problems_digest(config.problems, config.companions)
+    version, seen = newest(config.model_name)
+    found = NewData(new=digest != seen, problems_digest=digest, since=version)
+    if found.new:
+        log.info("new data", since_version=version or "none", problems=digest[:12])
+        return found
+    outcome = f"no new data since version {version}"
+    log.info(outcome, model=config.model_name, problems=digest[:12])
+    try:
+        pipeline_run.report_outcome(outcome=f"{outcome} of {config.model_name}; nothing was trained")
+    except Exception as error:  # Whatever MLflow raises; it is in the log.
+        log.warning("the outcome is not in MLflow", error=str(error).splitlines()[0])
+    return found
+
+
+def newest(model_name: str) -> tuple[str, str]:
+    """Number and problems' digest of the newest version of a model; empty texts when there is none.
+
+    Raises:
+        StepCoderError: the registry cannot be read.
+    """
+    mlflow_client = tracking.client()
+    from mlflow.exceptions import MlflowException
+
+    try:
+        versions = mlflow_client.search_model_versions(f"name = '{model_name}'", order_by=["version_number DESC"])
+    except MlflowException as error:
+        raise registry_error(error) from error
+    if not versions:
+        return "", ""
+    last = max(versions, key=lambda version: int(version.version))
+    parents = dict(item.partition("=")[::2] for item in str(last.tags.get(PARENTS_TAG, "")).split(", "))
+    return str(last.version), parents.get("problems", "")
