@@ -9,6 +9,8 @@ RUN ?= runs/demo
 DOCKER ?= docker
 DOCKER_BUILD ?=
 DEVICE ?= cuda
+# Files of tests that run at the same time; each takes a core and up to two GiB.
+TEST_JOBS ?= 2
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' stepcoder/__init__.py)
 REVISION = $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 
@@ -19,7 +21,7 @@ demo: $(READY)  ## the whole pipeline on the shipped problems, in a few minutes
 	$(BIN)/python -m pipelines.local --preset demo --out $(RUN)
 
 test: $(READY)  ## all tests that this machine can run
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## style and the import contract
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Writes everything that is generated from the code: `python -m pipelines.compile`.
 
-With `--check` nothing is written: it compares, and says what to do about a difference.
+With `--check` nothing is written: it compares, and says what to do about a difference. `STEPCODER_REGISTRY` in the
+environment puts a registry before the images' names; `--out` keeps such files apart from the committed ones.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from components.register_model.component import register_model
 from components.resolve_inputs.component import resolve_inputs
 from components.sft.component import sft
 from components.verify_dataset.component import verify_dataset
+from pipelines.parameter_page import page
 from pipelines.readme import readme
 from pipelines.stepcoder import build
 from pipelines.stepcoder_smoke import build_smoke
@@ -39,6 +41,8 @@ COMPONENTS = {
     "register-model": register_model,
     "notify": notify,
 }
+PIPELINES = {"stepcoder": build, "stepcoder_smoke": build_smoke}
+"""By file name, what builds the pipeline."""
 
 
 def generate() -> dict[str, str]:
@@ -52,9 +56,11 @@ def generate() -> dict[str, str]:
             compiler.Compiler().compile(component, str(path))
             files[f"{folder}/component.yaml"] = path.read_text()
             files[f"{folder}/README.md"] = readme(name, component)
-        for file, pipeline in (("stepcoder", build()), ("stepcoder_smoke", build_smoke())):
+        pipelines = {file: builder() for file, builder in PIPELINES.items()}
+        for file, pipeline in pipelines.items():
             compiler.Compiler().compile(pipeline, str(path))
             files[f"pipelines/{file}.yaml"] = _ordered_defaults(path.read_text())
+        files["docs/parameters.md"] = page(pipelines)
     return files
 
 
@@ -67,17 +73,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 1 when `--check` finds a difference."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.compile", description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a file is not up to date")
-    if parser.parse_args(arguments).check:
-        names = differing()
+    parser.add_argument("--out", type=Path, default=ROOT, help="folder to write to (default: this repository)")
+    given = parser.parse_args(arguments)
+    if given.check:
+        names = differing(given.out)
         for name in names:
             print(f"{name}: is not what the code gives", file=sys.stderr)
         if names:
             print("Run `make compile` and commit what it writes.", file=sys.stderr)
         return 1 if names else 0
     for name, text in generate().items():
-        if not _same(ROOT / name, text):
-            (ROOT / name).write_text(text)
-            print(f"wrote {name}")
+        path = given.out / name
+        if not _same(path, text):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            print(f"wrote {path.relative_to(given.out)}")
     return 0
 
 

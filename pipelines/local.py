@@ -220,7 +220,7 @@ def run_pipeline(run: Run, inputs: dict[str, Any], settings: dict[str, dict[str,
                 cache_root=str(run.folder / "cache" / version[:16]),
             )
             with contextlib.redirect_stdout(watch):
-                build(run.stages, retry=False)(
+                build(run.stages, cluster=False)(
                     **inputs,
                     **settings,
                     checkpoints=str(run.folder / "checkpoints"),

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-_SMALL: Final[dict[str, Any]] = {"precision": "fp32", "zero_stage": 0, "gradient_checkpointing": False}
-"""A model of less than a million parameters on a CPU."""
+_SMALL: Final[dict[str, Any]] = {
+    "precision": "fp32",
+    "zero_stage": 0,
+    "gradient_checkpointing": False,
+    "nproc_per_node": 1,
+}
+"""A model of less than a million parameters: a CPU is enough, and so is one GPU of many."""
 
 SMOKE: Final[dict[str, dict[str, Any]]] = {
     "init": {"hidden_size": 32, "layers": 1, "heads": 2},

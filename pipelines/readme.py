@@ -34,20 +34,20 @@ def readme(name: str, component: Any) -> str:
     pod = PODS[name]
     described = _described(component.python_func)
     inputs = [
-        (f"`{key}`", _kind(value.type), "no" if value.optional else "yes", described.get(key, ""))
+        (f"`{key}`", kind(value.type), "no" if value.optional else "yes", described.get(key, ""))
         for key, value in (spec.inputs or {}).items()
     ]
-    outputs = [(f"`{key}`", _kind(value.type), described.get(key, "")) for key, value in (spec.outputs or {}).items()]
+    outputs = [(f"`{key}`", kind(value.type), described.get(key, "")) for key, value in (spec.outputs or {}).items()]
     facts = [
         f"Image `{spec.implementation.container.image}`",
-        f"{pod.cpu} CPU, {pod.memory}" + (f", {pod.gpus} GPU" if pod.gpus else ""),
+        f"{pod.cpu} CPU, {pod.memory}" + (f", GPUs by `{pod.gpus}_gpus`" if pod.gpus else ""),
         "cached" if pod.cached else "never cached",
         f"tried again {pod.retries} times",
     ]
     parts = [f"# {name}", _GENERATED, inspect.cleandoc(spec.description or ""), "; ".join(facts) + "."]
-    parts += ["## Inputs", _table(("name", "type", "required", "meaning"), inputs)]
+    parts += ["## Inputs", table(("name", "type", "required", "meaning"), inputs)]
     if outputs:
-        parts += ["## Outputs", _table(("name", "type", "meaning"), outputs)]
+        parts += ["## Outputs", table(("name", "type", "meaning"), outputs)]
     if name in SECTION_OF:
         cls, stand_ins = SECTIONS[SECTION_OF[name]]
         rows = [
@@ -55,7 +55,7 @@ def readme(name: str, component: Any) -> str:
             for key, field in cls.model_fields.items()
             if key not in stand_ins
         ]
-        parts += ["## Settings", _table(("setting", "type", "default", "meaning"), rows)]
+        parts += ["## Settings", table(("setting", "type", "default", "meaning"), rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -73,12 +73,14 @@ def _described(function: Any) -> dict[str, str]:
     return found
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """A Markdown table."""
     lines = [head, tuple("---" for _ in head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _kind(name: str) -> str:
+def kind(name: str) -> str:
+    """Kubeflow's name of a type without its version."""
     return name.removeprefix("system.").partition("@")[0]
 
 

@@ -1,4 +1,4 @@
-"""The smoke pipeline: one PPO stage with tiny settings on small pods, to try a cluster before spending GPU time."""
+"""The smoke pipeline: one PPO stage, tiny settings, small pods without a GPU, to try a cluster before it costs much."""
 
 from typing import Any
 
@@ -9,4 +9,4 @@ from pipelines.stepcoder import build
 
 def build_smoke() -> Any:
     """The pipeline of `pipelines.stepcoder` with the smoke preset as defaults."""
-    return build(STAGES["smoke"], name="stepcoder-smoke", pods=SMALL, settings=SMOKE)
+    return build(STAGES["smoke"], name="stepcoder-smoke", pods=SMALL, settings=SMOKE, gpus=0)

@@ -23,6 +23,12 @@ def ppo_stage(
     history: dsl.Output[dsl.Artifact],
     critic_in: dsl.Input[dsl.Model] = None,
     curriculum_in: dsl.Input[dsl.Artifact] = None,
+    nodes: int = 0,
+    gpus_per_node: int = 1,
+    gpu_type: str = "nvidia.com/gpu",
+    cpu_per_node: str = "",
+    memory_per_node: str = "",
+    queue: str = "",
 ) -> NamedTuple("Outputs", [("policy_uri", str)]):
     """Trains the policy by the rewards of unit tests, with every problem's level capped by the stage.
 
@@ -41,6 +47,12 @@ def ppo_stage(
         history: Training record including this stage.
         critic_in: Critic of the stage before; none in stage 1.
         curriculum_in: Curriculum of the stage before; none in stage 1.
+        nodes: Machines that train together as a TrainJob of Kubeflow Trainer; 0 trains in this pod.
+        gpus_per_node: GPUs of each machine of the TrainJob, one rank a GPU; 0 trains on its processors.
+        gpu_type: Resource name of the GPUs.
+        cpu_per_node: Processors of each machine of the TrainJob; empty for as many as this pod has.
+        memory_per_node: Memory of each machine of the TrainJob; empty for as much as this pod has.
+        queue: Kueue queue (LocalQueue) in which the TrainJob waits; empty for none.
 
     Returns:
         policy_uri: Address of the policy, for steps that need no download.

@@ -14,6 +14,12 @@ def sft(
     checkpoints: str,
     policy: dsl.Output[dsl.Model],
     history: dsl.Output[dsl.Artifact],
+    nodes: int = 0,
+    gpus_per_node: int = 1,
+    gpu_type: str = "nvidia.com/gpu",
+    cpu_per_node: str = "",
+    memory_per_node: str = "",
+    queue: str = "",
 ):
     """Trains the base model on the reference solutions; the result is the reference of all PPO stages.
 
@@ -25,6 +31,12 @@ def sft(
         checkpoints: Folder or s3:// address under which the step keeps checkpoints to resume from; empty for none.
         policy: Hugging Face checkpoint with stepcoder.json.
         history: Curves and validation results of the training so far.
+        nodes: Machines that train together as a TrainJob of Kubeflow Trainer; 0 trains in this pod.
+        gpus_per_node: GPUs of each machine of the TrainJob, one rank a GPU; 0 trains on its processors.
+        gpu_type: Resource name of the GPUs.
+        cpu_per_node: Processors of each machine of the TrainJob; empty for as many as this pod has.
+        memory_per_node: Memory of each machine of the TrainJob; empty for as much as this pod has.
+        queue: Kueue queue (LocalQueue) in which the TrainJob waits; empty for none.
     """
     from stepcoder.platform import history as records
     from stepcoder.platform.config import parse

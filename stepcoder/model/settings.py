@@ -39,8 +39,8 @@ class TrainingConfig(StepConfig):
     max_new_tokens: int = Field(1024, ge=1)
     """Longest response in tokens."""
 
-    nproc_per_node: int = Field(1, ge=1)
-    """Ranks on this machine, one a GPU, started by torchrun."""
+    nproc_per_node: int | None = Field(None, ge=1)
+    """Ranks on this machine, one a GPU, started by torchrun. Empty: one for each GPU that is there, else one."""
     rank_timeout_seconds: float = Field(1800.0, gt=0)
     """Seconds without progress of a rank before the training is ended with its name."""
     precision: Literal["bf16", "fp32"] = "bf16"

@@ -33,7 +33,7 @@ class PlanConfig(StepConfig):
 
     gpu: Literal["h200", "h100", "a100-80", "a100-40", "l40s", "4090", "cpu"] = "h100"
     """Device of a rank. `cpu` is this machine's memory, and a stand-in for the speed of two cores: give your own."""
-    nproc_per_node: int = Field(_ppo("nproc_per_node"), ge=1)
+    nproc_per_node: int = Field(1, ge=1)
     """Ranks, one a GPU, all in one machine."""
     gpu_memory_gib: float | None = Field(None, gt=0)
     """Memory of a device in GiB. Empty: as in the table of devices."""

@@ -44,6 +44,20 @@ def launched() -> bool:
     return LAUNCHED in os.environ or int(os.environ.get("WORLD_SIZE") or 1) > 1
 
 
+def ranks_here(asked: int | None) -> int:
+    """How many ranks a step has on this machine: as asked, else one for each GPU, at least one.
+
+    Whoever started this process with torchrun's variables has decided already: one.
+    """
+    if asked is not None:
+        return asked
+    if "WORLD_SIZE" in os.environ:
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
+
+
 def launch(step: str, config: StepConfig, processes: int) -> None:
     """Runs a step in several processes that train together, and waits for their end.
 

@@ -15,8 +15,8 @@ def train(config: PpoConfig) -> None:
     """Trains one stage and publishes policy, critic and curriculum; see `stepcoder.ppo.run.train`."""
     from stepcoder.platform import launch
 
-    if config.nproc_per_node > 1 and not launch.launched():
-        launch.launch("ppo", config, config.nproc_per_node)
+    if not launch.launched() and (ranks := launch.ranks_here(config.nproc_per_node)) > 1:
+        launch.launch("ppo", config, ranks)
         return
     from stepcoder.ppo.run import train as run
 

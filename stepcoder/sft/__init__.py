@@ -14,8 +14,8 @@ def train(config: SftConfig) -> None:
     """Trains a policy and publishes it to `config.out`; see `stepcoder.sft.run.train`."""
     from stepcoder.platform import launch
 
-    if config.nproc_per_node > 1 and not launch.launched():
-        launch.launch("sft", config, config.nproc_per_node)
+    if not launch.launched() and (ranks := launch.ranks_here(config.nproc_per_node)) > 1:
+        launch.launch("sft", config, ranks)
         return
     from stepcoder.sft.run import train as run
 

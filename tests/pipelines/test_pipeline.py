@@ -1,7 +1,10 @@
-"""What the compiled pipeline says: tasks, parameters, wiring, caching, retry, resources, environment."""
+"""What the compiled pipeline says: tasks, parameters, wiring, caching. What pods get is in `test_platform.py`."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,12 @@ from kfp import compiler
 
 from components import images
 from pipelines import compile as generated
-from pipelines.pods import PODS, SMALL
 from pipelines.presets import SMOKE
 from pipelines.stepcoder import build
 from pipelines.stepcoder_smoke import build_smoke
+from stepcoder import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
 
 TASKS = [
     "resolve-inputs",
@@ -57,10 +62,6 @@ def executor(spec: dict[str, Any], task: dict[str, Any]) -> dict[str, Any]:
     return container
 
 
-def pod_of(task: str) -> str:
-    return "ppo-stage" if task.startswith("ppo-stage") else task
-
-
 def source(task: dict[str, Any], name: str) -> str:
     """Where an input comes from, as `task.output`, a pipeline parameter, or a constant."""
     inputs = task["inputs"].get("artifacts", {}) | task["inputs"].get("parameters", {})
@@ -91,6 +92,19 @@ def test_the_pipeline_has_these_parameters_and_defaults(spec: dict[str, Any]) ->
         "gate": ("STRUCT", {}),
         "checkpoints": ("STRING", ""),
         "measurements": ("STRING", ""),
+        "nodes": ("NUMBER_INTEGER", 0),
+        "gpus_per_node": ("NUMBER_INTEGER", 1),
+        "cpu_per_node": ("STRING", ""),
+        "memory_per_node": ("STRING", ""),
+        "queue": ("STRING", ""),
+        "gpu_type": ("STRING", "nvidia.com/gpu"),
+        "training_gpus": ("STRING", "1"),
+        "evaluation_gpus": ("STRING", "1"),
+        "node_selector": ("STRUCT", {}),
+        "tolerations": ("LIST", []),
+        "secret": ("STRING", "stepcoder"),
+        "trainer_image": ("STRING", images.TRAINER),
+        "tools_image": ("STRING", images.TOOLS),
     }
     assert [name for name, value in parameters.items() if not value.get("isOptional")] == ["base_model", "problems"]
 
@@ -141,6 +155,12 @@ def test_what_the_stages_hand_on(tasks: dict[str, Any]) -> None:
             assert source(task, "curriculum_in") == f"{previous}.curriculum"
 
 
+def test_trainings_get_what_a_train_job_needs(tasks: dict[str, Any]) -> None:
+    for name in ("sft", "ppo-stage", "ppo-stage-3"):
+        for parameter in ("nodes", "gpus_per_node", "gpu_type", "cpu_per_node", "memory_per_node", "queue"):
+            assert source(tasks[name], parameter) == parameter
+
+
 def test_what_evaluation_gate_and_registration_get(tasks: dict[str, Any]) -> None:
     evaluate, gate, register = tasks["evaluate"], tasks["promotion-gate"], tasks["register-model"]
     assert source(evaluate, "sft_policy") == "sft.policy"
@@ -168,50 +188,19 @@ def test_only_the_long_reproducible_steps_are_cached(spec: dict[str, Any], tasks
     assert not spec["root"]["dag"]["tasks"]["notify"]["cachingOptions"].get("enableCache")
 
 
-def test_retries_and_their_pauses(tasks: dict[str, Any]) -> None:
-    for name, task in tasks.items():
-        retries = 3 if name == "sft" or name.startswith("ppo-stage") else 2
-        assert task["retryPolicy"] == {
-            "maxRetryCount": retries,
-            "backoffDuration": "30s",
-            "backoffFactor": 2.0,
-            "backoffMaxDuration": "600s",
-        }
-
-
-def test_where_nobody_retries_there_is_no_policy(tmp_path: Path) -> None:
-    spec, _ = compiled(build(retry=False), tmp_path)
-    for task in spec["components"]["comp-stepcoder-train"]["dag"]["tasks"].values():
+def test_kfp_local_gets_plain_images_and_tries_nothing_again(tmp_path: Path) -> None:
+    spec, _ = compiled(build(cluster=False), tmp_path)
+    for name, task in spec["components"]["comp-stepcoder-train"]["dag"]["tasks"].items():
         assert "retryPolicy" not in task
-
-
-def test_images_and_resources(spec: dict[str, Any], tasks: dict[str, Any]) -> None:
-    for name, task in tasks.items():
-        container = executor(spec, task)
         trains = name in {"sft", "evaluate"} or name.startswith("ppo-stage")
-        assert container["image"] == (images.TRAINER if trains else images.TOOLS)
-        assert ":latest" not in container["image"]
-        assert "pip install" not in " ".join(container["command"])
-        resources = container["resources"]
-        pod = PODS[pod_of(name)]
-        assert (resources["resourceCpuLimit"], resources["resourceMemoryLimit"]) == (pod.cpu, pod.memory)
-        assert (resources["resourceCpuRequest"], resources["resourceMemoryRequest"]) == (pod.cpu, pod.memory)
-        accelerator = resources.get("accelerator", {})
-        asked = (accelerator.get("resourceCount"), accelerator.get("resourceType"))
-        assert asked == (("1", "nvidia.com/gpu") if trains else (None, None))
+        assert executor(spec, task)["image"] == (images.TRAINER if trains else images.TOOLS)
 
 
-def test_the_run_id_comes_by_the_environment_and_never_as_a_parameter(
-    both: tuple[dict[str, Any], dict[str, Any]],
-) -> None:
-    spec, platform = both
-    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert sorted(executors) == sorted([*(f"exec-{name}" for name in TASKS), "exec-notify"])
-    for name, configured in executors.items():
-        assert configured["fieldPathAsEnv"] == [
-            {"fieldPath": "metadata.labels['pipeline/runid']", "name": "STEPCODER_RUN_ID"}
-        ], name
-        assert all(item["optional"] for item in configured["configMapAsEnv"] + configured["secretAsEnv"])
+def test_images_have_a_version() -> None:
+    assert not {"latest", ""} & {image.rpartition(":")[2] for image in (images.TRAINER, images.TOOLS)}
+
+
+def test_nothing_of_the_run_is_a_parameter(spec: dict[str, Any]) -> None:
     assert "{{$.pipeline_job" not in yaml.safe_dump(spec)
 
 
@@ -225,17 +214,26 @@ def test_notify_runs_after_the_train_pipeline_whatever_happened(spec: dict[str, 
     assert list(inner) == ["stepcoder-train"]
 
 
-def test_the_smoke_pipeline_has_one_stage_small_pods_and_settings_of_its_own(tmp_path: Path) -> None:
+def test_the_smoke_pipeline_has_one_stage_and_settings_of_its_own(tmp_path: Path) -> None:
     spec, _ = compiled(build_smoke(), tmp_path)
     tasks = spec["components"]["comp-stepcoder-smoke-train"]["dag"]["tasks"]
     assert sorted(tasks) == sorted(name for name in TASKS if name not in {"ppo-stage-2", "ppo-stage-3"})
-    for name, task in tasks.items():
-        resources = executor(spec, task)["resources"]
-        assert resources["resourceMemoryLimit"] == SMALL[pod_of(name)].memory == "4Gi"
-        assert "accelerator" not in resources
     parameters = spec["root"]["inputDefinitions"]["parameters"]
     for section in ("verification", "sft", "ppo", "evaluation", "gate"):
         assert parameters[section]["defaultValue"] == SMOKE[section]
+
+
+def test_a_registry_of_ones_own_is_in_the_files_that_are_compiled_for_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pipelines.compile", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, env=os.environ | {"STEPCODER_REGISTRY": "registry.example.com/team/"})
+    prefix = "registry.example.com/team/stepcoder/"
+    for file in ("stepcoder", "stepcoder_smoke"):
+        spec = next(yaml.safe_load_all((tmp_path / "pipelines" / f"{file}.yaml").read_text()))
+        parameters = spec["root"]["inputDefinitions"]["parameters"]
+        assert parameters["trainer_image"]["defaultValue"] == f"{prefix}trainer:{__version__}"
+        assert parameters["tools_image"]["defaultValue"] == f"{prefix}tools:{__version__}"
+    component = next(yaml.safe_load_all((tmp_path / "components" / "sft" / "component.yaml").read_text()))
+    assert component["deploymentSpec"]["executors"]["exec-sft"]["container"]["image"].startswith(prefix)
 
 
 def test_generated_files_are_what_the_code_gives() -> None:

@@ -207,8 +207,8 @@ def test_closing_answers_what_waits_and_leaves_no_thread(service: Service) -> No
     sandbox.close()
     sandbox.close()
     assert time.monotonic() - started < 3
-    assert {future.result(timeout=1).outcome for future in futures} == {Outcome.INFRA_ERROR}
-    assert sandbox.submit(right(0)).result(timeout=1).outcome is Outcome.INFRA_ERROR
+    assert {future.result(timeout=30).outcome for future in futures} == {Outcome.INFRA_ERROR}
+    assert sandbox.submit(right(0)).result(timeout=30).outcome is Outcome.INFRA_ERROR
     assert threading.active_count() == before
 
 
@@ -217,7 +217,7 @@ def test_a_sandbox_that_nobody_holds_is_closed(service: Service) -> None:
     sandbox = open_sandbox(service.address)
     assert sandbox.judge([right(0)])[0].passed
     del sandbox
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.05)
     assert threading.active_count() == before
