@@ -94,7 +94,7 @@ def test_one_step_at_a_time(engine: docker.DockerClient, clone: Path) -> None:
     assert (box / "policy" / "stepcoder.json").exists()
     assert json.loads((box / "decision" / "decision.json").read_text())["why"]
     assert versions(clone) == [("box", 1)]
-    assert {path.stat().st_uid for path in box.rglob("*") if path.name != "room"} == {os.getuid()}
+    assert {path.stat().st_uid for path in box.rglob("*") if "room" not in path.parts} == {os.getuid()}
 
 
 OTHER_STEPS = f"""
