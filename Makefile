@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 SERVERS := $(or $(STEPCODER_SERVERS_VENV),.venv-servers)
+MANIFEST_TOOLS := $(or $(STEPCODER_MANIFESTS_VENV),.venv-manifests)
 TORCH := $(shell grep '^torch==' constraints.txt)
 RUN ?= runs/demo
 DOCKER ?= docker
@@ -15,7 +16,7 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' stepcoder/__init__.py)
 REVISION = $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 
 .PHONY: demo test lint types format compile check-generated examples install servers images image-tools image-trainer \
-  hostile-in-container clean
+  hostile-in-container manifest-tools check-manifests clean
 
 demo: $(READY)  ## the whole pipeline on the shipped problems, in a few minutes
 	$(BIN)/python -m pipelines.local --preset demo --out $(RUN)
@@ -54,7 +55,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 # An environment of their own: what servers pin would hold the library's packages back.
-servers: $(SERVERS)/.installed  ## the real servers that tests marked s3 start
+servers: $(SERVERS)/.installed  ## the real servers that tests marked s3 or mlflow start
 
 $(SERVERS)/.installed: tests/servers/requirements.txt
 	$(PYTHON) -m venv $(SERVERS)
@@ -85,5 +86,16 @@ hostile-in-container: $(READY)  ## the hostile programs in a container of stepco
 	  --env PYTHONPATH=/repository:/packages --env PYTHONDONTWRITEBYTECODE=1 --workdir /repository \
 	  --entrypoint python stepcoder/tools:$(VERSION) -m pytest -q -p no:cacheprovider tests/sandbox/hostile
 
+manifest-tools: $(MANIFEST_TOOLS)/.installed  ## the checkers that tests marked manifests run
+
+# An environment of their own: what checkov pins would hold the library's packages back.
+$(MANIFEST_TOOLS)/.installed: tests/manifests/requirements.txt
+	$(PYTHON) -m venv $(MANIFEST_TOOLS)
+	$(MANIFEST_TOOLS)/bin/pip install --quiet --requirement tests/manifests/requirements.txt
+	@touch $@
+
+check-manifests: $(READY) manifest-tools  ## what kubectl would apply; needs kubectl 1.27 or newer
+	STEPCODER_REQUIRE=manifests $(BIN)/python -m pytest tests/manifests
+
 clean:  ## remove the environment and all runs
-	rm -rf $(VENV) .venv-servers runs build dist *.egg-info
+	rm -rf $(VENV) .venv-servers .venv-manifests runs build dist *.egg-info

@@ -91,7 +91,7 @@ def open_sampler(
     check_room(language_model, tokenizer, config.max_prompt_tokens + config.max_new_tokens)
     slots = config.sandbox_slots
     if slots is None and ranks.count() > 1:
-        slots = max(1, (os.cpu_count() or 1) // ranks.count())
+        slots = max(1, (os.cpu_count() or 1) // ranks.local_count())
     with open_sandbox(config.sandbox, slots) as sandbox:
         yield Sampler(
             TransformersGenerator(language_model, tokenizer, config.sampling_batch),

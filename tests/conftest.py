@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
+from tests.servers import mlflow_server as mlflow_servers
 from tests.servers import swift as swift_server
 
 # Before torch is imported anywhere: figures and times must not depend on how many cores are free.
@@ -41,3 +42,15 @@ def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[swift_server.Swi
         pytest.skip(reason)
     with swift_server.swift(tmp_path_factory.mktemp("swift")) as store:
         yield store
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(
+    tmp_path_factory: pytest.TempPathFactory, swift: swift_server.Swift
+) -> Iterator[mlflow_servers.MlflowServer]:
+    """A real MLflow with PostgreSQL, basic auth and artifacts in the object store, for tests marked `mlflow`."""
+    if reason := mlflow_servers.missing():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("mlflow-server")
+    with mlflow_servers.mlflow_server(folder, f"s3://{swift.bucket()}/artifacts", swift.environment) as server:
+        yield server

@@ -58,24 +58,32 @@ def ppo_stage(
         policy_uri: Address of the policy, for steps that need no download.
     """
     from stepcoder.platform import history as records
+    from stepcoder.platform import trainjob
     from stepcoder.platform.config import parse
     from stepcoder.platform.entry import running
     from stepcoder.ppo import PpoConfig, train
 
     with running(f"ppo-stage-{stage}"):
+        # Other machines have the artifacts by address alone, and publish them themselves.
+        place = "uri" if nodes else "path"
         inputs = {
-            "dataset": dataset.path,
-            "policy": policy_in.path,
-            "reference": reference.path,
-            "critic": critic_in.path if critic_in else None,
-            "curriculum": curriculum_in.path if curriculum_in else None,
+            "dataset": getattr(dataset, place),
+            "policy": getattr(policy_in, place),
+            "reference": getattr(reference, place),
+            "critic": getattr(critic_in, place) if critic_in else None,
+            "curriculum": getattr(curriculum_in, place) if curriculum_in else None,
             "stage": stage,
             "stages": stages,
             "checkpoints": checkpoints or None,
-            "out": policy.path,
-            "out_critic": critic.path,
-            "out_curriculum": curriculum.path,
+            "out": getattr(policy, place),
+            "out_critic": getattr(critic, place),
+            "out_curriculum": getattr(curriculum, place),
         }
-        train(parse(PpoConfig, settings, where="ppo", **inputs))
-        records.carry(history_in.path, policy.path, history.path)
+        config = parse(PpoConfig, settings, where="ppo", **inputs)
+        if nodes:
+            machines = trainjob.Machines(nodes, gpus_per_node, gpu_type, cpu_per_node, memory_per_node, queue)
+            trainjob.train("ppo", stage, config, machines)
+        else:
+            train(config)
+        records.carry(history_in.path, getattr(policy, place), history.path)
     return (policy.uri,)

@@ -39,12 +39,20 @@ def sft(
         queue: Kueue queue (LocalQueue) in which the TrainJob waits; empty for none.
     """
     from stepcoder.platform import history as records
+    from stepcoder.platform import trainjob
     from stepcoder.platform.config import parse
     from stepcoder.platform.entry import running
     from stepcoder.sft import SftConfig, train
 
     with running("sft"):
-        inputs = {"dataset": dataset.path, "base_model": base_model, "out": policy.path}
-        train(parse(SftConfig, settings, where="sft", checkpoints=checkpoints or None, **inputs))
-        records.carry(None, policy.path, history.path)
+        # Other machines have the artifacts by address alone, and publish them themselves.
+        place = "uri" if nodes else "path"
+        inputs = {"dataset": getattr(dataset, place), "base_model": base_model, "out": getattr(policy, place)}
+        config = parse(SftConfig, settings, where="sft", checkpoints=checkpoints or None, **inputs)
+        if nodes:
+            machines = trainjob.Machines(nodes, gpus_per_node, gpu_type, cpu_per_node, memory_per_node, queue)
+            trainjob.train("sft", None, config, machines)
+        else:
+            train(config)
+        records.carry(None, getattr(policy, place), history.path)
         policy.metadata["base_model_digest"] = base_model_digest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from stepcoder.platform import storage
 from stepcoder.platform.config import write_resolved
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import Tracker
+from stepcoder.platform.unsent import METRICS_NAME, UNSENT_NAME, send_all
 from stepcoder.problems import load_problems
 from stepcoder.problems.problem import Problem
 
@@ -62,39 +62,40 @@ def evaluate(config: EvaluationConfig, sampler: Sampler | None = None) -> Metric
     for text in history.missing:
         log.warning("left out of the report", reason=text)
 
-    with (
-        tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch,
-        Tracker.start("evaluate", Path(scratch)) as tracker,
-    ):
-        tracker.params(config.model_dump())
-        samples: dict[str, list[JudgedSample]] = {}
-        models: dict[str, ModelMetrics] = {}
-        by_key: dict[str, list[JudgedSample]] = {}
-        for name, address in addresses.items():
-            samples[name], models[name] = _measured_model(
-                config, name, address, problems, by_key, sampler or sample_and_judge
+    send_all(config.history)
+    with storage.staged(config.out) as folder:
+        with Tracker.start("evaluate", folder) as tracker:
+            tracker.params(config.model_dump())
+            samples: dict[str, list[JudgedSample]] = {}
+            models: dict[str, ModelMetrics] = {}
+            by_key: dict[str, list[JudgedSample]] = {}
+            for name, address in addresses.items():
+                samples[name], models[name] = _measured_model(
+                    config, name, address, problems, by_key, sampler or sample_and_judge
+                )
+            metrics = Metrics(
+                code_version=stepcoder.__version__,
+                dataset=DatasetFacts(
+                    address=config.dataset,
+                    digest=storage.digest(dataset),
+                    problems_digest=problems_digest(problems),
+                    problems=len(problems),
+                    by_difficulty=count_by_difficulty(problems),
+                ),
+                **config.model_dump(
+                    include={"samples", "temperature", "top_p", "max_new_tokens", "seed", "resamples", "confidence"}
+                ),
+                models=models,
+                comparisons=compare(models, resamples=config.resamples, confidence=config.confidence, seed=config.seed),
             )
-        metrics = Metrics(
-            code_version=stepcoder.__version__,
-            dataset=DatasetFacts(
-                address=config.dataset,
-                digest=storage.digest(dataset),
-                problems_digest=problems_digest(problems),
-                problems=len(problems),
-                by_difficulty=count_by_difficulty(problems),
-            ),
-            **config.model_dump(
-                include={"samples", "temperature", "top_p", "max_new_tokens", "seed", "resamples", "confidence"}
-            ),
-            models=models,
-            comparisons=compare(models, resamples=config.resamples, confidence=config.confidence, seed=config.seed),
-        )
-        tracker.metrics(flat(metrics), step=0)
-        tracker.tags({"stepcoder.dataset_digest": metrics.dataset.digest})
-        with storage.staged(config.out) as folder:
+            tracker.metrics(flat(metrics), step=0)
+            tracker.tags({"stepcoder.dataset_digest": metrics.dataset.digest})
             _write(folder, config, metrics, problems, samples, history)
             tracker.artifact(folder / "metrics.json")
             tracker.artifact(folder / "report.html")
+        if not (folder / UNSENT_NAME).exists():
+            # metrics.json has these figures; they are needed line by line only to send them later.
+            (folder / METRICS_NAME).unlink()
     log.info("evaluation written", out=config.out)
     return metrics
 

@@ -1,7 +1,7 @@
 """The record of a training run that travels from step to step without the weights: curves and validation results.
 
 A folder with one subfolder a training step, in order: `0/` for SFT, `1/` for PPO stage 1, and so on. Each holds the
-`metrics.jsonl` and `summary.json` of that step's policy.
+`metrics.jsonl` and `summary.json` of that step's policy, and `mlflow-unsent.json` where MLflow was away when it ended.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import shutil
 from pathlib import Path
 
 from stepcoder.errors import DataError
-from stepcoder.platform.storage import publishing
-from stepcoder.platform.tracking import METRICS_NAME
+from stepcoder.platform.storage import exists, fetch, publishing
+from stepcoder.platform.unsent import METRICS_NAME, UNSENT_NAME
 
 SUMMARY_NAME = "summary.json"
 
@@ -21,21 +21,21 @@ def carry(previous: str | None, policy: str, out: str) -> None:
 
     Args:
         previous: Record before this step; None in the first training step.
-        policy: Folder of the step's policy.
+        policy: Folder or `s3://` address of the step's policy; of the latter these files alone are read.
         out: Where the new record goes.
 
     Raises:
         DataError: the policy folder has no `summary.json`.
     """
-    if not (Path(policy) / SUMMARY_NAME).is_file():
+    if not exists(f"{policy}/{SUMMARY_NAME}"):
         raise DataError(f"{policy}: has no {SUMMARY_NAME}, so it does not come from a training step")
     with publishing(Path(out)) as partial:
-        earlier = steps(previous) if previous else []
-        for number, folder in enumerate([*earlier, Path(policy)]):
+        earlier = [str(folder) for folder in steps(previous)] if previous else []
+        for number, folder in enumerate([*earlier, policy]):
             (partial / str(number)).mkdir()
-            for name in (METRICS_NAME, SUMMARY_NAME):
-                if (folder / name).is_file():
-                    shutil.copyfile(folder / name, partial / str(number) / name)
+            for name in (METRICS_NAME, SUMMARY_NAME, UNSENT_NAME):
+                if exists(f"{folder}/{name}"):
+                    shutil.copyfile(fetch(f"{folder}/{name}"), partial / str(number) / name)
 
 
 def steps(record: str) -> list[Path]:

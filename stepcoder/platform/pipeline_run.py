@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepcoder.platform import tracking
+from stepcoder.platform.mlflow_api import PARAM_CHARACTERS, TAG_CHARACTERS, legal_text, without_password
+from stepcoder.platform.outbox import TEXTS_A_REQUEST
 
 
 def describe(values: Mapping[str, Any]) -> None:
@@ -23,12 +25,12 @@ def describe(values: Mapping[str, Any]) -> None:
     run = tracking.parent_run(mlflow_client, tracking.experiment_id(mlflow_client))
     present = mlflow_client.get_run(run).data.params
     params = [
-        Param(tracking.legal_name(name), str(value)[:6000])
+        Param(tracking.legal_name(name), legal_text(value, PARAM_CHARACTERS))
         for name, value in tracking.flatten(values)
         if tracking.legal_name(name) not in present
     ]
-    for begin in range(0, len(params), 100):
-        mlflow_client.log_batch(run, params=params[begin : begin + 100])
+    for begin in range(0, len(params), TEXTS_A_REQUEST):
+        mlflow_client.log_batch(run, params=params[begin : begin + TEXTS_A_REQUEST])
 
 
 def report_failure(step: str, error: str) -> None:
@@ -38,7 +40,7 @@ def report_failure(step: str, error: str) -> None:
     mlflow_client = tracking.client()
     run = tracking.parent_run(mlflow_client, tracking.experiment_id(mlflow_client))
     mlflow_client.set_tag(run, tracking.FAILED_STEP_TAG, step)
-    mlflow_client.set_tag(run, tracking.ERROR_TAG, error[:5000])
+    mlflow_client.set_tag(run, tracking.ERROR_TAG, legal_text(without_password(error), TAG_CHARACTERS))
 
 
 def reported_failure() -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The S3 protocol: addresses, clients, listings, deletion, and its errors in our words.
+"""The S3 protocol: addresses, clients, listings and deletion.
 
 Credentials, region, endpoint and CA come by the usual AWS variables, or by the files that they name. A store other than
 AWS is addressed by path unless the configuration file says `addressing_style = virtual`.
@@ -7,17 +7,31 @@ AWS is addressed by path unless the configuration file says `addressing_style = 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import s3_retries
+from stepcoder.platform.logs import get_logger
+from stepcoder.platform.s3_errors import code_of, redacted, reporting
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+__all__ = [
+    "S3Object",
+    "abort_unfinished",
+    "connect",
+    "delete",
+    "file_at",
+    "is_file",
+    "list_folder",
+    "list_objects",
+    "prefix",
+    "reporting",
+    "split",
+]
 
 CONNECTIONS = 32
 """Requests to the store at once."""
@@ -25,10 +39,6 @@ READ_SECONDS = 60.0
 """How long the store may be silent before a request is given up and sent again."""
 _BATCH = 1000
 """Objects that S3 deletes or lists in one request at most."""
-_MISSING = {"NoSuchBucket", "NoSuchKey", "404"}
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}
-_REFUSED = {"AccessDenied", "AllAccessDisabled", "403", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
-_ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 _NO_BATCHES = {
     "NotImplemented",
     "MethodNotAllowed",
@@ -38,6 +48,8 @@ _NO_BATCHES = {
     "501",
     "405",
 }
+
+log = get_logger("object-store")
 
 
 class S3Object(NamedTuple):
@@ -158,15 +170,17 @@ def delete(address: str, keys: Sequence[str]) -> None:
 def abort_unfinished(address: str) -> None:
     """Drops the parts that uploads below a folder have left when they were killed; they are stored, and paid for.
 
-    Raises:
-        StepCoderError: the object store failed.
+    It is a courtesy: a store that knows nothing of it, or does not allow it, is no fault.
     """
     bucket, _ = split(address)
-    with reporting(address):
-        client = connect()
-        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix(address)):
-            for item in page.get("Uploads", []):
-                client.abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
+    try:
+        with reporting(address):
+            client = connect()
+            for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix(address)):
+                for item in page.get("Uploads", []):
+                    client.abort_multipart_upload(Bucket=bucket, Key=item["Key"], UploadId=item["UploadId"])
+    except StepCoderError as error:
+        log.info("parts of interrupted uploads stay", address=address, reason=str(error))
 
 
 def connect() -> S3Client:
@@ -210,56 +224,3 @@ def _client(process: int, settings: tuple[tuple[str, str], ...]) -> S3Client:
         raise DataError(f"the object store's settings cannot be used: {redacted(str(error))}") from None
     s3_retries.install(client)
     return client
-
-
-@contextmanager
-def reporting(address: str) -> Iterator[None]:
-    """Turns boto3's errors into ours; they name the address and never a credential."""
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
-    from urllib3.exceptions import HTTPError
-
-    try:
-        yield
-    except (ClientError, BotoCoreError, Boto3Error, HTTPError) as error:
-        # Without the cause: a traceback would print it, and an endpoint's address can hold a password.
-        raise _explained(address, s3_retries.cause_of(error)) from None
-
-
-def code_of(error: BaseException) -> str:
-    """The store's code of an error, such as `NoSuchKey` or `404`; empty when it did not answer."""
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-def redacted(text: str) -> str:
-    """A text without user and password in URLs, signed queries, and the credentials of the environment."""
-    text = re.sub(r"(\w://)[^/@\s\"']*@", r"\1***@", text)
-    text = re.sub(r"\?[^\s\"']*(signature|credential|token|accesskey)[^\s\"']*", "?***", text, flags=re.IGNORECASE)
-    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        if value := os.environ.get(name):
-            text = text.replace(value, "***")
-    return text
-
-
-def _explained(address: str, error: BaseException) -> StepCoderError:
-    from botocore.exceptions import CredentialRetrievalError, NoCredentialsError, PartialCredentialsError, SSLError
-
-    code, told = code_of(error), redacted(str(error))
-    if code in _MISSING:
-        return DataError(f"{address}: there is no such bucket or object")
-    if code in _EXPIRED:
-        return StepCoderError(f"{address}: the credentials have expired ({code}); get new ones and start again")
-    if code in _REFUSED:
-        return StepCoderError(f"{address}: the object store refuses access ({code}); check the credentials")
-    if code in _ELSEWHERE:
-        return StepCoderError(f"{address}: the bucket is in another region ({code}); set AWS_REGION: {told}")
-    if code == "RequestTimeTooSkewed":
-        return StepCoderError(f"{address}: this machine's clock is wrong ({code})")
-    if code:
-        return StepCoderError(f"{address}: the object store answered {code}: {told}")
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
-        return StepCoderError(f"{address}: no usable credentials; set AWS_ACCESS_KEY_ID and the like: {told}")
-    if isinstance(error, SSLError):
-        return StepCoderError(f"{address}: the store's certificate or TLS fails; AWS_CA_BUNDLE names a CA: {told}")
-    return StepCoderError(f"{address}: cannot reach the object store: {told}")

@@ -11,6 +11,7 @@ from stepcoder.platform import manifest, s3, s3_retries, s3_transfers
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.manifest import MANIFEST, MARKER, Manifest
 from stepcoder.platform.s3 import S3Object
+from stepcoder.platform.s3_errors import code_of, reporting
 from stepcoder.platform.s3_transfers import Transfer
 
 log = get_logger("object-store")
@@ -69,7 +70,7 @@ def look(address: str) -> Content | None:
 def _judged(address: str, objects: list[S3Object]) -> Content:
     if s3.is_file(objects):
         bucket, key = s3.split(address)
-        with s3.reporting(address):
+        with reporting(address):
             return Content(address, objects, None, s3_transfers.recorded(bucket, key)[1])
     by_name = {item.name: item for item in objects}
     if MARKER not in by_name and MANIFEST not in by_name:
@@ -170,10 +171,10 @@ def _get(address: str, name: str) -> tuple[bytes, str]:
         answer = s3.connect().get_object(Bucket=bucket, Key=s3.prefix(address) + name)
         return answer["Body"].read(), answer.get("Metadata", {}).get(s3_transfers.DIGEST, "")
 
-    with s3.reporting(f"{address}/{name}"):
+    with reporting(f"{address}/{name}"):
         try:
             return s3_retries.again(get, name)
         except Exception as error:
-            if s3.code_of(error) == "NoSuchKey":
+            if code_of(error) == "NoSuchKey":
                 raise GoneError from None
             raise

@@ -18,6 +18,8 @@ FIRST_DELAY = 1.0
 LONGEST_DELAY = 20.0
 """Seconds between two attempts, at most. With these values a store may be away for 45 seconds."""
 _ATTEMPTS = 8
+_WHOLE = 3
+"""How often something is begun anew whose requests have been tried again by the client already."""
 _STATUSES = {408, 429, 500, 502, 503, 504}
 _CODES = {
     "InternalError",
@@ -78,14 +80,15 @@ def again(call: Callable[[], T], what: str) -> T:
 
     For what the client cannot try again by itself: an answer that breaks off while it is read.
     """
-    for attempt in range(1, limit()):
+    most = min(limit(), _WHOLE)
+    for attempt in range(1, most):
         try:
             return call()
         except Exception as error:
             if not _broke_off(error):
                 raise
             seconds = delay(attempt)
-            _tell(what, attempt, seconds, type(cause_of(error)).__name__)
+            _tell(what, attempt, most, seconds, type(cause_of(error)).__name__)
             time.sleep(seconds)
     return call()
 
@@ -106,7 +109,7 @@ def _wait_before_next(
     else:
         return None
     seconds = delay(attempts)
-    _tell(operation.name, attempts, seconds, reason)
+    _tell(operation.name, attempts, limit(), seconds, reason)
     return seconds
 
 
@@ -138,7 +141,7 @@ def _broke_off(error: Exception) -> bool:
     return isinstance(cause_of(error), broken)
 
 
-def _tell(what: str, attempt: int, seconds: float, reason: str) -> None:
+def _tell(what: str, attempt: int, most: int, seconds: float, reason: str) -> None:
     # One failure in a thousand requests is everyday life.
     tell = log.warning if attempt > 1 else log.debug
-    tell("trying again", request=what, attempt=attempt + 1, of=limit(), wait=f"{seconds:.1f}s", reason=reason)
+    tell("trying again", request=what, attempt=attempt + 1, of=most, wait=f"{seconds:.1f}s", reason=reason)

@@ -14,6 +14,7 @@ from stepcoder.errors import DataError
 from stepcoder.platform import s3, s3_retries
 from stepcoder.platform.files import file_digest
 from stepcoder.platform.logs import Progress, get_logger, progress
+from stepcoder.platform.s3_errors import code_of, reporting
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
@@ -58,11 +59,11 @@ def upload(address: str, transfers: Sequence[Transfer], *, there: Iterable[s3.S3
 
     def one(transfer: Transfer, advance: Callable[[int], None]) -> None:
         same = (transfer.size, transfer.sha256)
-        with s3.reporting(f"s3://{bucket}/{transfer.key}"):
+        with reporting(f"s3://{bucket}/{transfer.key}"):
             if sizes.get(transfer.key) == transfer.size and recorded(bucket, transfer.key) == same:
                 advance(transfer.size)
                 return
-            s3_retries.again(lambda: _upload(bucket, transfer, advance), transfer.key)
+            _upload(bucket, transfer, advance)
 
     _all(one, transfers, f"uploading to {address}")
 
@@ -81,7 +82,7 @@ def download(address: str, transfers: Sequence[Transfer]) -> list[str]:
     unknown = []
 
     def one(transfer: Transfer, advance: Callable[[int], None]) -> None:
-        with s3.reporting(f"s3://{bucket}/{transfer.key}"):
+        with reporting(f"s3://{bucket}/{transfer.key}"):
             expected = transfer.sha256 or recorded(bucket, transfer.key)[1]
             fault = _download(bucket, transfer, expected, advance)
             if fault:
@@ -108,7 +109,7 @@ def _upload(bucket: str, transfer: Transfer, advance: Callable[[int], None]) -> 
         )
     except BaseException as error:
         # When the answer to the last request is lost, the second try finds that there is nothing left to complete.
-        finished = s3.code_of(s3_retries.cause_of(error)) == "NoSuchUpload"
+        finished = code_of(s3_retries.cause_of(error)) == "NoSuchUpload"
         if finished and recorded(bucket, transfer.key) == (transfer.size, transfer.sha256):
             return
         counted.undo()
@@ -154,9 +155,9 @@ class _Counted:
         self._bytes = 0
 
     def __call__(self, count: int) -> None:
+        self._advance(count)
         with self._lock:
             self._bytes += count
-        self._advance(count)
 
     def undo(self) -> None:
         with self._lock:
@@ -172,10 +173,11 @@ def _all(
     bar: Progress[int] = progress(sum(transfer.size for transfer in transfers), description, in_bytes=True)
 
     def advance(count: int) -> None:
-        if stopped.is_set() and count > 0:
+        if not stopped.is_set():
+            with lock:
+                bar.advance(count)
+        elif count > 0:
             raise s3_retries.StoppedError  # inside the transfer, which ends by it
-        with lock:
-            bar.advance(count)
 
     with bar, ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="transfer") as pool:
         # Large files first: the last one to end is then a small one.

@@ -3,21 +3,21 @@
 An object store replaces one object at once, but not a folder. So an upload leaves traces in this order:
 
 1. the marker, with the list of what is to be there;
-2. the earlier manifest is deleted;
-3. the files, all with their SHA-256 as metadata; one that is already there with the same is passed over;
-4. the manifest, once the store lists every file with its size;
-5. what the earlier folder had besides is deleted, then the marker.
+2. the files, all with their SHA-256 as metadata; one that is already there with the same is passed over;
+3. the manifest, once the store lists every file with its size;
+4. what the earlier folder had besides is deleted, then the marker.
 
 A removal begins with a marker too, and deletes it last. What follows, for a kill at any moment:
 
 - With a marker, a folder counts only if its manifest is the one that the upload intended. So it is the whole new one,
-  or it is an interrupted upload, which `look` refuses; never a mixture, and no longer the earlier one.
+  or it is an interrupted upload, which `s3_folders.look` refuses; never a mixture, and no longer the earlier one.
 - Who reads while a folder is replaced has checked all files against one manifest, or gets an error.
 - The same upload started again goes on where it was.
 - Two different uploads to one address at once can end in a folder whose files do not fit its manifest; reading it is an
   error then.
 
-A folder with neither is foreign: put there by other tools. It is taken as it is listed.
+A folder with neither is foreign: put there by other tools. It is taken as it is listed. All this needs a store that
+lists what was written before, as S3 promises.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from stepcoder.platform.files import file_digest, files_below
 from stepcoder.platform.logs import Progress, get_logger, progress
 from stepcoder.platform.manifest import MANIFEST, MARKER, Entry, Manifest
 from stepcoder.platform.s3 import S3Object
+from stepcoder.platform.s3_errors import reporting
 from stepcoder.platform.s3_transfers import Transfer
 
 log = get_logger("object-store")
@@ -67,14 +68,11 @@ def upload_folder(source: Path, address: str) -> None:
     if taken := {MANIFEST, MARKER} & wanted.keys():
         raise DataError(f"{source}: {min(taken)} has a name that is needed for the list of the folder's files")
     earlier = s3.list_folder(address)
-    names = {item.name for item in earlier}
     if _is_there(address, intended, earlier):
         log.info("already there", address=address, files=len(wanted))
         return
     _put(address, MARKER, intended)
-    if MANIFEST in names:
-        s3.delete(address, [start + MANIFEST])
-    if MARKER in names:
+    if MARKER in {item.name for item in earlier}:
         s3.abort_unfinished(address)
     s3_transfers.upload(address, transfers, there=earlier)
     listed = {item.name: item for item in s3.list_folder(address)}
@@ -109,19 +107,20 @@ def remove(address: str) -> None:
 def _remove_all(address: str, objects: Sequence[S3Object]) -> None:
     if not objects:
         return
-    marker = s3.prefix(address) + MARKER
-    if MARKER in {item.name for item in objects}:
-        s3.abort_unfinished(address)
     _put(address, MARKER, Manifest.of({}))
-    s3.delete(address, [item.key for item in objects if item.key != marker])
-    s3.delete(address, [marker])
+    s3.abort_unfinished(address)
+    s3.delete(address, [item.key for item in objects if item.name != MARKER])
+    s3.delete(address, [s3.prefix(address) + MARKER])
 
 
 def _is_there(address: str, intended: Manifest, objects: Sequence[S3Object]) -> bool:
     by_name = {item.name: item for item in objects}
     if MARKER in by_name or MANIFEST not in by_name or by_name.keys() != {*intended.files, MANIFEST}:
         return False
-    listed = s3_folders.read_manifest(address, MANIFEST)
+    try:
+        listed = s3_folders.read_manifest(address, MANIFEST)
+    except (DataError, s3_folders.GoneError):
+        return False
     if listed is None or listed.digest != intended.digest:
         return False
     # A folder that looks the same to the store as when it was uploaded; a file at its own address would hide it.
@@ -146,7 +145,7 @@ def _described(source: Path) -> dict[str, Entry]:
 def _put(address: str, name: str, content: Manifest) -> None:
     bucket, _ = s3.split(address)
     body = content.text().encode()
-    with s3.reporting(address):
+    with reporting(address):
         s3.connect().put_object(
             Bucket=bucket,
             Key=s3.prefix(address) + name,

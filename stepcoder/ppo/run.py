@@ -75,7 +75,7 @@ def train(config: PpoConfig) -> None:
         output(config.out) as folder,
         output(config.out_critic) as critic_folder,
         output(config.out_curriculum) as curriculum_folder,
-        Tracker.start(f"ppo-stage-{config.stage}", folder) as tracker,
+        Tracker.start(f"ppo-stage-{config.stage}", folder, checkpoints.place) as tracker,
     ):
         tracker.params(config.model_dump(mode="json"))
         with open_sampler(config, language_model, tokenizer) as sampler:
@@ -297,6 +297,6 @@ class _Stage:
         state = json.loads((place / "state.json").read_text())
         self.beta, self.moments = state["beta"], Moments(**state["moments"])
         if ranks.is_main():
-            shutil.copyfile(place / METRICS_NAME, tracker.folder / METRICS_NAME)
+            tracker.resume(place / METRICS_NAME)
         log.info("resumed", step=done, of=self.config.steps)
         return done

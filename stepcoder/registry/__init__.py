@@ -1,9 +1,22 @@
-"""Whether a candidate is promoted, and its registration in MLflow with lineage.
+"""Whether a candidate is promoted, its registration in MLflow with lineage, and the way back.
 
 Measuring lives in `stepcoder.evaluation`; nothing here loads weights or imports torch.
 """
 
+from stepcoder.registry.champions import champion
 from stepcoder.registry.gate import Decision, GateConfig, gate
-from stepcoder.registry.register import RegisterConfig, Registration, champion, register
+from stepcoder.registry.register import RegisterConfig, Registration, register
+from stepcoder.registry.rollback import Rollback, RollbackConfig, rollback
 
-__all__ = ["Decision", "GateConfig", "RegisterConfig", "Registration", "champion", "gate", "register"]
+__all__ = [
+    "Decision",
+    "GateConfig",
+    "RegisterConfig",
+    "Registration",
+    "Rollback",
+    "RollbackConfig",
+    "champion",
+    "gate",
+    "register",
+    "rollback",
+]

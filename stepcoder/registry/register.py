@@ -6,30 +6,26 @@ The weights stay where they are: a version holds their address.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 import stepcoder
-from stepcoder.errors import DataError, StepCoderError
+from stepcoder.errors import DataError
 from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig, write_resolved
 from stepcoder.platform.logs import get_logger
+from stepcoder.registry import champions
+from stepcoder.registry.champions import TAG
 from stepcoder.registry.gate import DECISION_NAME, Decision
 from stepcoder.registry.measured import read_evaluation
 
 log = get_logger("register-model")
 
 REGISTRATION_NAME: Final = "registration.json"
-TAG: Final = "stepcoder."
-"""Prefix of the tags of a version and of a registered model."""
 POLICY_DIGEST: Final = f"{TAG}policy_digest"
 """Tag that names a version's checkpoint by content: one version for each."""
-_ABSENT: Final = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
-"""What MLflow answers for an unknown model and for an unknown alias."""
 
 
 class RegisterConfig(StepConfig):
@@ -110,23 +106,27 @@ def register(config: RegisterConfig) -> Registration:
     """
     source = _source(config.policy)
     facts = _facts(config)
-    with _reporting():
+    with champions.reporting():
         client = tracking.client()
         _ensure_model(client, config.model_name)
         version, created = _version(client, config, facts, source)
-        current = _champion_version(client, config.model_name, config.champion_alias)
+        current = champions.holder(client, config.model_name, config.champion_alias)
         promote, why = _still_holds(config, facts, current, version)
+        if promote and (current is None or current.version != version.version):
+            champions.move(
+                client,
+                config.model_name,
+                config.champion_alias,
+                version,
+                before=None if current is None else str(current.version),
+                by=_run_of(config) or champions.person(),
+                why=why,
+            )
+            promote, why = _kept(client, config, version, why)
         # A champion that comes back by a cached run and does not beat itself keeps the record of its win.
         if promote or current is None or current.version != version.version:
             for key, value in ((f"{TAG}promoted", str(promote).lower()), (f"{TAG}why", why[:5000])):
                 client.set_model_version_tag(config.model_name, version.version, key, value)
-        if promote and (current is None or current.version != version.version):
-            if current is not None:
-                # What to go back to, should the new champion disappoint.
-                client.set_model_version_tag(
-                    config.model_name, version.version, f"{TAG}previous_champion", str(current.version)
-                )
-            client.set_registered_model_alias(config.model_name, config.champion_alias, version.version)
     registration = Registration(
         model_name=config.model_name,
         version=str(version.version),
@@ -149,17 +149,6 @@ def register(config: RegisterConfig) -> Registration:
         why=why,
     )
     return registration
-
-
-def champion(model_name: str, alias: str = "champion") -> str | None:
-    """The address of the version that carries the alias; None when there is none.
-
-    Raises:
-        StepCoderError: MLflow cannot be reached.
-    """
-    with _reporting():
-        found = _champion_version(tracking.client(), model_name, alias)
-    return None if found is None else str(found.source)
 
 
 class _Facts(BaseModel):
@@ -217,6 +206,11 @@ def _source(policy: str) -> str:
         return policy
     if not Path(policy).exists():
         raise DataError(f"{policy}: there is no such checkpoint folder")
+    if tracking.tracking_uri().startswith("http"):
+        raise DataError(
+            f"{policy}: an MLflow server takes no paths of this machine; put the checkpoint into an object store and "
+            "give its s3:// address, or unset MLFLOW_TRACKING_URI to use a registry on this machine"
+        )
     return str(Path(policy).absolute())
 
 
@@ -241,18 +235,15 @@ def _ensure_model(client: Any, name: str) -> None:
 
 def _version(client: Any, config: RegisterConfig, facts: _Facts, source: str) -> tuple[Any, bool]:
     """The checkpoint's version, and whether it is new."""
-    wanted = f"name = '{config.model_name}' and tag.`{POLICY_DIGEST}` = '{facts.policy_digest}'"
-    found = sorted(client.search_model_versions(wanted), key=lambda version: int(version.version))
-    if found:
+    if found := _versions(client, config, facts):
         if found[0].source != source:
             log.info("registered before at another address", version=found[0].version, source=found[0].source)
         return found[0], False
-    run_id = config.run_id or os.environ.get(tracking.RUN_ID)
     tags = {
         POLICY_DIGEST: facts.policy_digest,
         f"{TAG}dataset_digest": facts.dataset_digest,
         f"{TAG}parents": ", ".join(config.parents),
-        f"{TAG}run_id": run_id,
+        f"{TAG}run_id": _run_of(config),
         f"{TAG}code_version": stepcoder.__version__,
         f"{TAG}evaluation": config.evaluation,
         f"{TAG}pass_at_1": None if facts.pass_at_1 is None else f"{facts.pass_at_1:.6f}",
@@ -264,7 +255,22 @@ def _version(client: Any, config: RegisterConfig, facts: _Facts, source: str) ->
         tags={name: value for name, value in tags.items() if value},
         description=facts.why or None,
     )
+    # Two registrations of one checkpoint may both have found none; the older version counts for both.
+    found = _versions(client, config, facts)
+    if found and found[0].version != version.version:
+        client.delete_model_version(config.model_name, version.version)
+        return found[0], False
     return version, True
+
+
+def _versions(client: Any, config: RegisterConfig, facts: _Facts) -> list[Any]:
+    """Versions of the checkpoint, the oldest first."""
+    wanted = f"name = '{config.model_name}' and tag.`{POLICY_DIGEST}` = '{facts.policy_digest}'"
+    return sorted(client.search_model_versions(wanted), key=lambda version: int(version.version))
+
+
+def _run_of(config: RegisterConfig) -> str | None:
+    return config.run_id or os.environ.get(tracking.RUN_ID) or None
 
 
 def _mlflow_run(client: Any) -> str | None:
@@ -274,22 +280,20 @@ def _mlflow_run(client: Any) -> str | None:
     return tracking.parent_run(client, tracking.experiment_id(client))
 
 
-def _champion_version(client: Any, model_name: str, alias: str) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.get_model_version_by_alias(model_name, alias)
-    except MlflowException as error:
-        if error.error_code in _ABSENT:
-            return None
-        raise
-
-
 def _still_holds(config: RegisterConfig, facts: _Facts, current: Any, version: Any) -> tuple[bool, str]:
-    """The decision, unless another champion has come between measuring and registering."""
-    if not facts.promote or not facts.checked_against:
-        return facts.promote, facts.why
+    """The decision, unless another champion has come between measuring and registering, or a person said no."""
+    if not facts.promote:
+        return False, facts.why
     if current is not None and current.version == version.version:
+        return True, facts.why
+    if champions.rolled_back(version, config.champion_alias):
+        why = (
+            f"not promoted: version {version.version} was taken back by hand; `stepcoder rollback --model-name "
+            f"{config.model_name} --to {version.version}` makes it champion again"
+        )
+        log.warning("a version that was rolled back is not promoted by itself", version=version.version)
+        return False, why
+    if not facts.checked_against:
         return True, facts.why
     now = None if current is None else str(current.source)
     if now == facts.champion:
@@ -302,13 +306,11 @@ def _still_holds(config: RegisterConfig, facts: _Facts, current: Any, version: A
     return False, why
 
 
-@contextmanager
-def _reporting() -> Iterator[None]:
-    """Turns MLflow's errors into ours."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-        raise StepCoderError(f"MLflow's model registry: {first}; check MLFLOW_TRACKING_URI") from error
+def _kept(client: Any, config: RegisterConfig, version: Any, why: str) -> tuple[bool, str]:
+    """Whether the alias is still here: MLflow has no exchange that fails when two registrations meet."""
+    now = champions.holder(client, config.model_name, config.champion_alias)
+    if now is not None and now.version == version.version:
+        return True, why
+    other = "none" if now is None else now.version
+    log.warning("another registration moved the alias at the same moment", version=version.version, now=other)
+    return False, f"version {other} became champion at the same moment; evaluate this one against it"

@@ -45,17 +45,17 @@ def train(config: SftConfig) -> None:
     if config.lora_rank:
         adapters.add(language_model, config.lora_rank, config.lora_alpha, config.seed)
     examples = training_examples(dataset.train, Template.of(tokenizer), config)
-    with output(config.out) as folder, Tracker.start("sft", folder) as tracker:
+    inputs = {"dataset": dataset.digest, "base_model": model_digest(config.base_model)}
+    settings = {name: value for name, value in config.depends_on.items() if name != "base_model"}
+    checkpoints = Checkpoints(
+        config.checkpoints,
+        {"step": "sft", "code_version": __version__, **inputs, **settings},
+        keep=config.keep_checkpoints,
+    )
+    with output(config.out) as folder, Tracker.start("sft", folder, checkpoints.place) as tracker:
         tracker.params(config.model_dump(mode="json"))
         with open_sampler(config, language_model, tokenizer) as sampler:
             before = validate(sampler, config, dataset)
-            inputs = {"dataset": dataset.digest, "base_model": model_digest(config.base_model)}
-            settings = {name: value for name, value in config.depends_on.items() if name != "base_model"}
-            checkpoints = Checkpoints(
-                config.checkpoints,
-                {"step": "sft", "code_version": __version__, **inputs, **settings},
-                keep=config.keep_checkpoints,
-            )
             policy = Policy(language_model, config.head_chunk_mib)
             trained, steps = _optimise(config, policy, examples, tracker, checkpoints)
             ranks.at("validation")
@@ -121,7 +121,7 @@ def _optimise(
         done, place = found
         trained.load(place, "policy")
         if ranks.is_main():
-            shutil.copyfile(place / METRICS_NAME, tracker.folder / METRICS_NAME)
+            tracker.resume(place / METRICS_NAME)
         log.info("resumed", step=done, of=total)
 
     def checkpoint(folder: Path) -> None:

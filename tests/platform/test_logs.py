@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -39,3 +40,15 @@ def test_progress_tells_what_is_left(capsys: pytest.CaptureFixture[str], monkeyp
     assert "event=sampling done=3 total=4 left=" in line
     assert line.rstrip().endswith("reward=0.5")
     assert list(logs.progress(["a", "b"], "reading")) == ["a", "b"]
+
+
+def test_progress_of_a_transfer_tells_bytes_rate_and_what_is_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "LINE_SECONDS", 0.0)
+    logs.configure("info")
+    monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=iter([0.0, 0.0, 2.0]).__next__))
+    with logs.progress(9_000_000, "uploading", in_bytes=True) as bar:
+        bar.advance(3_000_000)
+    # 3 MB in 2 s are 1.5 MB/s, so 6 MB need 4 s.
+    assert 'event=uploading done="3.0 MB" total="9.0 MB" rate="1.5 MB/s" left=4s' in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import logs, s3, s3_transfers, storage
 from stepcoder.platform.manifest import MANIFEST, MARKER
+from stepcoder.platform.s3_errors import redacted
 from tests.platform.stores import folder_of, put, raw
 from tests.servers.proxy import Fault, Proxy, proxy
 from tests.servers.swift import Swift
@@ -26,9 +28,9 @@ from tests.servers.swift import Swift
 pytestmark = pytest.mark.s3
 
 
-@pytest.fixture
-def way(swift: Swift, store: str) -> Iterator[Proxy]:
-    """The way to the store."""
+@pytest.fixture(scope="module")
+def way(swift: Swift) -> Iterator[Proxy]:
+    """The way to the store; one for all tests, since a client for another address is made anew."""
     with proxy(swift.endpoint) as found:
         yield found
 
@@ -160,6 +162,26 @@ def test_a_store_that_deletes_one_object_at_a_time_is_enough(store: str, way: Pr
     assert raw(f"{store}/out") == {}
 
 
+@pytest.mark.skipif(not shutil.which("openssl"), reason="makes a certificate with openssl, which is not here")
+def test_https_needs_a_certificate_that_is_known(
+    swift: Swift, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both, key = tmp_path / "both.pem", tmp_path / "key.pem"
+    made = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=store -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(["openssl", *made.split(), "-keyout", key, "-out", both], check=True, capture_output=True)
+    (tmp_path / "with-key.pem").write_text(key.read_text() + both.read_text())
+    source = folder_of(tmp_path / "source", {"a": "1"})
+    with proxy(swift.endpoint, tmp_path / "with-key.pem") as secure:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", secure.endpoint)
+        with pytest.raises(StepCoderError, match="AWS_CA_BUNDLE"):
+            storage.publish(source, f"{store}/out")
+        assert secure.seen == []
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(both))
+        storage.publish(source, f"{store}/out")
+        assert storage.digest(storage.fetch(f"{store}/out")) == storage.digest(source)
+        assert secure.seen
+
+
 def test_no_credential_is_in_an_error_or_a_log(
     store: str, way: Proxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,7 +198,7 @@ def test_no_credential_is_in_an_error_or_a_log(
     with pytest.raises(DataError) as refused:
         storage.fetch("s3://key:hidden@bucket/out")
     assert "hidden" not in str(refused.value)
-    assert s3.redacted("GET http://store/k?X-Amz-Signature=hidden&x=1 failed") == "GET http://store/k?*** failed"
+    assert redacted("GET http://store/k?X-Amz-Signature=hidden&x=1 failed") == "GET http://store/k?*** failed"
 
 
 def test_a_replacement_that_ends_at_any_request_leaves_the_old_the_new_or_nothing(

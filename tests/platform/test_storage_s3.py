@@ -197,6 +197,18 @@ def test_a_copy_by_other_tools_has_the_same_digest(store: str, tmp_path: Path, m
     assert storage.digest(storage.fetch(f"{store}/copy")) == storage.digest(tmp_path / "source")
 
 
+def test_a_damaged_manifest_is_an_error_and_publishing_again_mends_it(store: str, tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "source", {"a": "1"})
+    storage.publish(source, f"{store}/out")
+    name, _ = s3.split(store)
+    noted = s3.connect().head_object(Bucket=name, Key=f"out/{MANIFEST}")["Metadata"]
+    s3.connect().put_object(Bucket=name, Key=f"out/{MANIFEST}", Body=b'{"files": {}}', Metadata=noted)
+    with pytest.raises(DataError, match=r"manifest\.json is damaged"):
+        storage.fetch(f"{store}/out")
+    storage.publish(source, f"{store}/out")
+    assert storage.digest(storage.fetch(f"{store}/out")) == storage.digest(source)
+
+
 def test_a_manifest_that_others_have_downloaded_is_no_content(store: str, tmp_path: Path) -> None:
     source = folder_of(tmp_path / "source", {"a": "1"})
     storage.publish(source, f"{store}/out")
@@ -244,3 +256,21 @@ def test_what_is_not_there_is_bad_input_and_no_access_a_fault(store: str, monkey
     with pytest.raises(StepCoderError, match="cannot reach") as caught:
         storage.fetch(f"{store}/nowhere")
     assert caught.value.exit_status == 1
+
+
+def test_endpoint_region_and_style_come_from_where_aws_looks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_REGION", "eu-north-1")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    assert s3.connect().meta.region_name == "eu-north-1"
+    assert s3.connect().meta.endpoint_url == "https://s3.eu-north-1.amazonaws.com"
+    assert (s3.connect().meta.config.s3 or {}).get("addressing_style") != "path"
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "https://store.example")
+    assert s3.connect().meta.endpoint_url == "https://store.example"
+    assert s3.connect().meta.config.s3 == {"addressing_style": "path"}
+    (tmp_path / "config").write_text("[profile virtual]\ns3 =\n    addressing_style = virtual\n")
+    monkeypatch.setenv("AWS_PROFILE", "virtual")
+    assert s3.connect().meta.config.s3 == {"addressing_style": "virtual"}

@@ -9,12 +9,14 @@ from __future__ import annotations
 import http.client
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -86,8 +88,13 @@ class Proxy:
 
 
 @contextmanager
-def proxy(endpoint: str) -> Iterator[Proxy]:
-    """Starts a proxy for the server at `endpoint`, and stops it."""
+def proxy(endpoint: str, certificate: Path | None = None) -> Iterator[Proxy]:
+    """Starts a proxy for the server at `endpoint`, and stops it.
+
+    Args:
+        endpoint: URL of the server.
+        certificate: file with a key and a certificate, for a proxy that speaks HTTPS.
+    """
     server = urlsplit(endpoint)
     upstream = (server.hostname or "", server.port or 80)
     state = Proxy("")
@@ -98,7 +105,11 @@ def proxy(endpoint: str) -> Iterator[Proxy]:
 
     running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     running.daemon_threads = True
-    state.endpoint = f"http://127.0.0.1:{running.server_address[1]}"
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        running.socket = context.wrap_socket(running.socket, server_side=True, do_handshake_on_connect=False)
+    state.endpoint = f"http{'s' if certificate else ''}://127.0.0.1:{running.server_address[1]}"
     thread = threading.Thread(target=running.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -12,7 +12,9 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from tests.servers import MISSING, free_port, listening, program, running
 
@@ -86,21 +88,24 @@ class Swift:
 
     def bucket(self) -> str:
         """Makes a bucket and returns its name."""
-        import boto3
-        from botocore.config import Config
-
         name = f"bucket-{secrets.token_hex(6)}"
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.endpoint,
-            aws_access_key_id=self.access_key,
-            aws_secret_access_key=self.secret_key,
-            region_name=self.region,
-            config=Config(s3={"addressing_style": "path"}),
-        )
-        client.create_bucket(Bucket=name)
-        client.close()
+        _client(self).create_bucket(Bucket=name)
         return name
+
+
+@lru_cache
+def _client(store: Swift) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=store.endpoint,
+        aws_access_key_id=store.access_key,
+        aws_secret_access_key=store.secret_key,
+        region_name=store.region,
+        config=Config(s3={"addressing_style": "path"}),
+    )
 
 
 def missing() -> str:

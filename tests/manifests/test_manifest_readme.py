@@ -1,0 +1,72 @@
+"""What manifests/README.md says is so."""
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.manifests.conftest import MANIFESTS, OVERLAYS, ROOT, build
+from tests.manifests.rendered import Manifests, step
+from tests.manifests.test_manifest_schemas import worth
+
+README = (MANIFESTS / "README.md").read_text()
+NOT_NEEDED = {"STEPCODER_SANDBOX_TOKEN"}
+"""The sandbox of these manifests asks for none."""
+
+
+def test_folders_and_files_that_it_names_exist() -> None:
+    named = re.findall(r"(?:--filename|--kustomize|sh) (manifests/\S+)", README)
+    assert len(named) == 6
+    for path in named:
+        assert (ROOT / path).exists(), path
+    (table,) = re.findall(r"\| file \| what \|\n(.*?)\n\n", README, re.DOTALL)
+    for file in re.findall(r"`([\w./-]+\.yaml)`", table):
+        assert (MANIFESTS / "overlays" / "production" / file).exists() or (MANIFESTS / file).exists(), file
+
+
+def test_the_keys_of_the_secret_are_those_that_pods_read(executors: dict[str, Any]) -> None:
+    (told,) = re.findall(r"`stepcoder.env` is .*?\n`(.*?)`\.", README, re.DOTALL)
+    read = {
+        pair["secretKey"]
+        for said in executors.values()
+        for source in said.get("secretAsEnv", [])
+        for pair in source["keyToEnv"]
+    }
+    assert set(told.split()) == read - NOT_NEEDED
+
+
+def test_its_patch_leaves_one_address_of_the_kubernetes_api(tmp_path: Path, production: Manifests) -> None:
+    (patch,) = re.findall(r"```yaml\n(patches:.*?)```", README, re.DOTALL)
+    shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    mine = tmp_path / "manifests" / "overlays" / "mine"
+    mine.mkdir()
+    (mine / "kustomization.yaml").write_text(yaml.safe_dump({"resources": ["../production"]}) + patch)
+    narrowed, _ = build(mine)
+    pod = step("promotion-gate")
+    for manifests, elsewhere in ((production, True), (narrowed, False)):
+        assert manifests.reaches(pod, "10.1.2.3", 6443)
+        assert manifests.reaches(pod, "192.168.1.1", 6443) is elsewhere
+
+
+def test_what_the_local_overlay_asks_for_is_told(local: Manifests) -> None:
+    requests = [one["resources"]["requests"] for pods in local.pods() for one in pods.spec["containers"]]
+    cores = sum(worth(one["cpu"]) for one in requests)
+    memory = sum(worth(one["memory"]) for one in requests) / 2**30
+    disk = sum(
+        worth(claim["spec"]["resources"]["requests"]["storage"]) / 2**30
+        for owner in local.of("StatefulSet").values()
+        for claim in owner["spec"]["volumeClaimTemplates"]
+    )
+    (told,) = re.findall(r"It asks for ([\d.]+) cores and ([\d.]+) GiB", README)
+    assert [float(one) for one in told] == pytest.approx([cores, memory], abs=0.06)
+    assert f"{disk:.0f} GiB of disk" in README
+
+
+def test_the_table_of_folders_is_whole() -> None:
+    folders = {str(path.parent.relative_to(MANIFESTS)) for path in MANIFESTS.rglob("kustomization.yaml")}
+    (table,) = re.findall(r"\| folder \| what is in it.*?\n\n", README, re.DOTALL)
+    assert folders == set(re.findall(r"^\| `([\w/]+)` \|", table, re.MULTILINE))
+    assert folders >= {f"overlays/{name}" for name in OVERLAYS}
