@@ -21,7 +21,7 @@ from docker_runs import ROOT
 from stepcoder import images
 from stepcoder.sandbox.container import FOLDER_LABEL
 
-PAGE = ROOT / "docs" / "containers.md"
+PAGE = ROOT / "README.md"
 SECTION = "## In containers"
 STEPS = {
     "resolve-inputs": images.TOOLS,
@@ -36,10 +36,13 @@ STEPS = {
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
+def section() -> str:
+    return PAGE.read_text().split(f"{SECTION}\n", 1)[1].split("\n## ", 1)[0]
+
+
 def blocks(heading: str) -> list[str]:
     """The commands below a heading of the section; those before the first heading are below an empty one."""
-    section = PAGE.read_text().split(f"{SECTION}\n", 1)[1].split("\n## ", 1)[0]
-    parts = re.split(r"^### (.*)\n", "### \n" + section, flags=re.MULTILINE)
+    parts = re.split(r"^### (.*)\n", "### \n" + section(), flags=re.MULTILINE)
     found = dict(zip(parts[1::2], parts[2::2], strict=True))[heading]
     return re.findall(r"^```sh\n(.*?)^```", found, flags=re.MULTILINE | re.DOTALL)
 
@@ -74,17 +77,17 @@ def versions(folder: Path) -> list[tuple[Any, ...]]:
 
 
 def test_no_command_is_left_out_and_the_images_are_those_of_this_version() -> None:
-    page = PAGE.read_text()
-    headings = ["", "One step at a time", "Object stores", "The whole pipeline"]
+    page = section()
+    headings = ["", "Step by step", "Object stores", "The whole pipeline"]
     assert sum(len(blocks(heading)) for heading in headings) == page.count("```sh\n") == 5
     # Whoever runs these tests has done it: they are tests of what it made.
     assert [block.split("#")[0].strip() for block in blocks("")] == ["make images"]
     assert set(re.findall(r"stepcoder/(?:tools|trainer):[\w.]+", page)) == {images.TOOLS, images.TRAINER}
 
 
-def test_one_step_at_a_time(engine: docker.DockerClient, clone: Path) -> None:
+def test_step_by_step(engine: docker.DockerClient, clone: Path) -> None:
     try:
-        execute(blocks("One step at a time"), clone)
+        execute(blocks("Step by step"), clone)
     finally:
         subprocess.run(["docker", "rm", "--force", "stepcoder-sandbox"], capture_output=True, check=False)
     box = clone / "runs" / "box"
