@@ -36,16 +36,18 @@ class Row(NamedTuple):
     run_id: bool
 
 
+LINK = "STEPCODER_KUBEFLOW_URL"
 EVERYTHING = (f"{STORE} {MLFLOW} {HUB} {SANDBOX}", f"{STORE_SECRET} {MLFLOW_SECRET} HF_TOKEN {SANDBOX_SECRET}", True)
+RESOLVING = (f"{EVERYTHING[0]} {LINK}", f"{EVERYTHING[1]} STEPCODER_NOTIFY_URL", True)
 TRAINING = (f"{STORE} {MLFLOW} {SANDBOX}", f"{STORE_SECRET} {MLFLOW_SECRET} {SANDBOX_SECRET}", True)
 VERIFYING = (f"{STORE} {SANDBOX}", f"{STORE_SECRET} {SANDBOX_SECRET}", False)
 REGISTERING = (f"{STORE} {MLFLOW}", f"{STORE_SECRET} {MLFLOW_SECRET}", True)
-TELLING = (MLFLOW, f"{MLFLOW_SECRET} STEPCODER_NOTIFY_URL", True)
+TELLING = (f"{MLFLOW} {LINK}", f"{MLFLOW_SECRET} STEPCODER_NOTIFY_URL", True)
 NOTHING = ("", "", False)
 
 PPO = Row("trainer", "16", "128Gi", "training_gpus", "16Gi", 168, 3, True, *TRAINING)
 FULL = {
-    "resolve-inputs": Row("tools", "1", "2Gi", None, None, 1, 2, False, *EVERYTHING),
+    "resolve-inputs": Row("tools", "1", "2Gi", None, None, 1, 2, False, *RESOLVING),
     "verify-dataset": Row("tools", "8", "16Gi", None, None, 12, 2, True, *VERIFYING),
     "sft": Row("trainer", "8", "64Gi", "training_gpus", "8Gi", 72, 3, True, *EVERYTHING),
     "ppo-stage": PPO,
@@ -57,7 +59,7 @@ FULL = {
     "notify": Row("tools", "1", "1Gi", None, None, 0.5, 2, False, *TELLING),
 }
 SMOKE = {
-    "resolve-inputs": Row("tools", "2", "4Gi", None, None, 1, 1, False, *EVERYTHING),
+    "resolve-inputs": Row("tools", "2", "4Gi", None, None, 1, 1, False, *RESOLVING),
     "verify-dataset": Row("tools", "2", "4Gi", None, None, 1, 1, True, *VERIFYING),
     "sft": Row("trainer", "2", "4Gi", "training_gpus", "1Gi", 1, 1, True, *EVERYTHING),
     "ppo-stage": Row("trainer", "2", "4Gi", "training_gpus", "1Gi", 1, 1, True, *TRAINING),
@@ -66,7 +68,9 @@ SMOKE = {
     "register-model": Row("tools", "2", "4Gi", None, None, 1, 1, False, *REGISTERING),
     "notify": Row("tools", "2", "4Gi", None, None, 0.5, 1, False, *TELLING),
 }
-TABLE = [("stepcoder", task) for task in FULL] + [("stepcoder_smoke", task) for task in SMOKE]
+RETRAINING = {**FULL, "check-new-data": Row("tools", "1", "2Gi", None, None, 1, 2, False, *REGISTERING)}
+ROWS = {"stepcoder": FULL, "stepcoder_smoke": SMOKE, "retraining": RETRAINING}
+TABLE = [(pipeline, task) for pipeline, rows in ROWS.items() for task in rows]
 
 
 class Task(NamedTuple):
@@ -83,25 +87,24 @@ class Task(NamedTuple):
 @pytest.fixture(scope="module")
 def tasks() -> dict[tuple[str, str], Task]:
     found = {}
-    for file in ("stepcoder", "stepcoder_smoke"):
+    for file in ROWS:
         spec, platform = yaml.safe_load_all((ROOT / "pipelines" / f"{file}.yaml").read_text())
         components = spec["components"]
-        inner = components[f"comp-{file.replace('_', '-')}-train"]
-        notify = {"notify": spec["root"]["dag"]["tasks"]["notify"]}
-        for scope, group in ((inner, inner["dag"]["tasks"]), (spec["root"], notify)):
-            for name, task in group.items():
-                label = components[task["componentRef"]["name"]]["executorLabel"]
-                found[file, name] = Task(
-                    task,
-                    spec["deploymentSpec"]["executors"][label]["container"],
-                    platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][label],
-                    scope["inputDefinitions"]["parameters"],
-                )
+        for scope in (spec["root"], *components.values()):
+            for name, task in scope.get("dag", {}).get("tasks", {}).items():
+                if label := components[task["componentRef"]["name"]].get("executorLabel"):
+                    assert (file, name) not in found
+                    found[file, name] = Task(
+                        task,
+                        spec["deploymentSpec"]["executors"][label]["container"],
+                        platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][label],
+                        scope["inputDefinitions"]["parameters"],
+                    )
     return found
 
 
 def row(pipeline: str, task: str) -> Row:
-    return (FULL if pipeline == "stepcoder" else SMOKE)[task]
+    return ROWS[pipeline][task]
 
 
 def parameter(task: Task, text: str) -> str:
@@ -110,7 +113,7 @@ def parameter(task: Task, text: str) -> str:
     assert matched, text
     source: str = task.spec["inputs"]["parameters"][matched[1]]["componentInputParameter"]
     assert source in task.parameters
-    return source
+    return source.removeprefix("pipelinechannel--")
 
 
 def test_the_table_holds_every_task(tasks: dict[tuple[str, str], Task]) -> None:
