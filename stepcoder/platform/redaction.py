@@ -27,7 +27,9 @@ _PATTERNS: Final = (
     (re.compile(r"(?<=//)[^/\s]+@"), f"{HIDDEN}@"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {HIDDEN}"),
     (
-        re.compile(r"(?i)([?&](?:x-amz-[\w-]+|token|key|signature|sig|password|access_token)=)[^&\s'\"]+"),
+        re.compile(
+            r"(?i)([?&](?:x-amz-[\w-]+|awsaccesskeyid|token|key|signature|sig|password|access_token)=)[^&\s'\"]+"
+        ),
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bhf_[A-Za-z0-9]{20,}\b"), HIDDEN),

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import logs, s3, s3_transfers, storage
 from stepcoder.platform.manifest import MANIFEST, MARKER
-from stepcoder.platform.s3_errors import redacted
 from tests.platform.stores import folder_of, put, raw
 from tests.servers.proxy import Fault, Proxy, proxy
 from tests.servers.swift import Swift
@@ -198,7 +197,6 @@ def test_no_credential_is_in_an_error_or_a_log(
     with pytest.raises(DataError) as refused:
         storage.fetch("s3://key:hidden@bucket/out")
     assert "hidden" not in str(refused.value)
-    assert redacted("GET http://store/k?X-Amz-Signature=hidden&x=1 failed") == "GET http://store/k?*** failed"
 
 
 def test_a_replacement_that_ends_at_any_request_leaves_the_old_the_new_or_nothing(

@@ -58,6 +58,7 @@ def test_where_to_mend_a_variable_depends_on_where_the_run_is(monkeypatch: pytes
     "text",
     [
         "Max retries with url: /x?X-Amz-Signature=TOPSECRET&b=1",
+        "GET http://store/k?AWSAccessKeyId=TOPSECRET&Signature=TOPSECRET&x=1 failed",
         "postgresql://user:TOPSECRET@db/mlflow is down",
         "postgresql://user:at@TOPSECRET@db/mlflow is down",
         "header Authorization: Bearer TOPSECRET.abc",
