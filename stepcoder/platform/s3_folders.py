@@ -144,6 +144,18 @@ class GoneError(Exception):
     """What was listed a moment ago is not there any more."""
 
 
+def has_manifest(address: str) -> bool:
+    """Whether a folder with a file of the manifest's name has one of ours, damaged or not.
+
+    Raises:
+        StepCoderError: the object store failed.
+    """
+    try:
+        return read_manifest(address, MANIFEST) is not None
+    except (DataError, GoneError):
+        return True
+
+
 def read_manifest(address: str, name: str) -> Manifest | None:
     """A manifest or marker of ours; None when another one's file has its name.
 

@@ -226,6 +226,14 @@ def test_a_step_does_not_replace_a_folder_that_no_step_has_written(store: str) -
     assert raw(f"{store}/thesis") == {"chapter.tex": 13}
 
 
+def test_a_manifest_of_another_tool_does_not_make_a_folder_a_step_s_output(store: str) -> None:
+    for name, text in {"manifest.json": '{"name": "a web page"}', "index.html": "years of work"}.items():
+        put(f"{store}/page/{name}", text)
+    with pytest.raises(DataError, match="holds something else"), storage.staged(f"{store}/page"):
+        pytest.fail("the step must not start")
+    assert set(raw(f"{store}/page")) == {"manifest.json", "index.html"}
+
+
 def test_more_objects_than_one_answer_holds_are_listed_and_deleted(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
