@@ -9,8 +9,9 @@ An object store replaces one object at once, but not a folder. So an upload leav
 
 A removal begins with a marker too, and deletes it last. What follows, for a kill at any moment:
 
-- With a marker, a folder counts only if its manifest is the one that the upload intended. So it is the whole new one,
-  or it is an interrupted upload, which `s3_folders.look` refuses; never a mixture, and no longer the earlier one.
+- With a marker, a folder counts only if its manifest is the one that the upload intended and every file has the tag
+  that the manifest lists. So it is the whole new one, or it is an interrupted upload, which `s3_folders.look` refuses;
+  never a mixture, and no longer the earlier one.
 - Who reads while a folder is replaced has checked all files against one manifest, or gets an error.
 - The same upload started again goes on where it was.
 - Two different uploads to one address at once can end in a folder whose files do not fit its manifest; reading it is an

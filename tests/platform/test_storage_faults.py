@@ -235,6 +235,28 @@ def test_a_replacement_that_ends_at_any_request_leaves_the_old_the_new_or_nothin
     ]
 
 
+def test_going_back_to_the_old_content_after_half_a_replacement_is_never_taken_for_whole(
+    store: str, way: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old manifest is the one that this upload intends, but a file is the new one's, of the same size."""
+    old = folder_of(tmp_path / "old", {"a": "1", "b": "1"})
+    new = folder_of(tmp_path / "new", {"a": "2", "b": "1"})
+    storage.publish(new, f"{store}/new")
+    for requests in range(20):
+        address = f"{store}/{requests}"
+        storage.publish(old, address)
+        put(f"{address}/{MARKER}", storage.fetch(f"{store}/new/{MANIFEST}").read_text())
+        put(f"{address}/a", "2")
+        with monkeypatch.context() as once, through(way, Fault("refuse", skip=requests, times=999)):
+            once.setenv("AWS_MAX_ATTEMPTS", "1")
+            error = outcome(lambda address=address: storage.publish(old, address))  # type: ignore[misc]
+        if storage.exists(address):
+            assert storage.digest(storage.fetch(address)) == storage.digest(old)
+        if error is None:
+            return
+    pytest.fail("it never ended")
+
+
 def test_a_removal_that_ends_at_any_request_leaves_all_or_nothing(
     store: str, way: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
