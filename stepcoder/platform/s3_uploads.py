@@ -58,7 +58,7 @@ def upload_folder(source: Path, address: str) -> None:
     """Puts a folder at an address in place of what is there; see above for what holds meanwhile.
 
     Raises:
-        DataError: the folder has a file of the name that the manifest needs.
+        DataError: the folder has a file of the name that the manifest needs, or a link that cannot be uploaded.
         StepCoderError: the object store failed; the same call goes on where this one ended.
     """
     _, key = s3.split(address)
@@ -132,6 +132,9 @@ def _is_there(address: str, intended: Manifest, objects: Sequence[S3Object]) -> 
 
 
 def _described(source: Path) -> dict[str, Entry]:
+    for path in source.rglob("*"):
+        if path.is_symlink() and not path.is_file():
+            raise DataError(f"{path}: is a link to a folder or to nothing, which cannot be uploaded; put files there")
     files = files_below(source)
     sizes = [file.stat().st_size for file in files]
     found = {}

@@ -96,7 +96,7 @@ def fetch(address: str, cache: Path | None = None) -> Path:
     name = text_digest(f"{address}\n{content.digest()}")[:32]
     target = root / name / address.rstrip("/").rpartition("/")[2]
     if not target.exists():
-        with publishing(target) as partial:
+        with publishing(target, keep=True) as partial:
             s3_folders.download(content, partial)
     return target
 
