@@ -183,8 +183,8 @@ def legal_name(name: str) -> str:
 
 
 def legal_text(value: Any, limit: int) -> str:
-    """The value as a text of at most `limit` characters, without those that PostgreSQL does not take."""
-    return str(value)[:limit].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
+    """The value as a text of at most `limit` characters, without secrets and what PostgreSQL does not take."""
+    return redacted(str(value))[:limit].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
 
 
 def first_line(error: BaseException) -> str:

@@ -127,6 +127,17 @@ def test_no_secret_of_the_environment_gets_into_the_error_that_mlflow_shows(
     assert tracking.client().get_run(tracker.run_id).data.tags["stepcoder.error"] == "ValueError: 401 for ***"
 
 
+def test_no_secret_gets_into_parameters_and_tags(store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters are sent before the step itself refuses an address with a password."""
+    monkeypatch.setenv("STEPCODER_SANDBOX_TOKEN", "hidden-token")
+    with Tracker.start("sft", tmp_path) as tracker:
+        tracker.params({"sandbox": "http://user:hidden@sandbox:8000", "out": "s3://bucket/policy"})
+        tracker.tags({"note": "judged with hidden-token"})
+    run = tracking.client().get_run(tracker.run_id)
+    assert run.data.params == {"sandbox": "http://***@sandbox:8000", "out": "s3://bucket/policy"}
+    assert run.data.tags["note"] == "judged with ***"
+
+
 def test_without_a_server_the_step_goes_on_and_says_so_once(
     dead_server: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
