@@ -57,7 +57,7 @@ def check(config: NewDataConfig) -> NewData:
     try:
         pipeline_run.report_outcome(outcome=f"{outcome} of {config.model_name}; nothing was trained")
     except Exception as error:  # Whatever MLflow raises; it is in the log.
-        log.warning("the outcome is not in MLflow", error=str(error).splitlines()[0])
+        log.warning("the outcome is not in MLflow", error=tracking.first_line(error))
     return found
 
 

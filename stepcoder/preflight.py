@@ -15,6 +15,7 @@ from stepcoder.notify import check_url
 from stepcoder.platform import pipeline_run
 from stepcoder.platform.config import StepConfig, parse
 from stepcoder.platform.logs import get_logger
+from stepcoder.platform.mlflow_api import first_line
 from stepcoder.ppo.config import PpoConfig
 from stepcoder.prerequisites import models
 from stepcoder.prerequisites.checks import SECONDS, Check, Fault, named, raise_all
@@ -133,7 +134,7 @@ def preflight(inputs: Mapping[str, Any], settings: Settings, *, sandboxes: bool 
     try:
         pipeline_run.describe({**inputs, **dataclasses.asdict(resolved), **settings})
     except Exception as error:  # Whatever MLflow raises; the run does not need it.
-        log.warning("the run's parameters are not in MLflow", error=str(error).splitlines()[0])
+        log.warning("the run's parameters are not in MLflow", error=first_line(error))
     return resolved
 
 

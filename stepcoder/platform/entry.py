@@ -12,6 +12,7 @@ from types import FrameType
 
 from stepcoder.errors import StepCoderError
 from stepcoder.platform import logs, pipeline_run
+from stepcoder.platform.mlflow_api import first_line
 from stepcoder.platform.redaction import redacted
 
 FAILED = "failed"
@@ -42,7 +43,7 @@ def running(step: str) -> Iterator[None]:
         log.error("interrupted")
         raise SystemExit(130) from error
     except Exception as error:
-        traceback.print_exc(file=sys.stderr)
+        print(redacted(traceback.format_exc()), end="", file=sys.stderr)
         _tell(log, step, error)
         raise SystemExit(1) from error
 
@@ -54,7 +55,7 @@ def _tell(log: logs.Log, step: str, error: Exception) -> None:
     try:
         pipeline_run.report_failure(step, text)
     except Exception as trouble:  # The step's own fault is what counts, and it is in the log.
-        log.debug("the failure is not in MLflow", error=str(trouble))
+        log.debug("the failure is not in MLflow", error=first_line(trouble))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -63,10 +63,14 @@ def remove_path(path: Path) -> None:
 
 
 @contextmanager
-def publishing(target: Path) -> Iterator[Path]:
+def publishing(target: Path, *, keep: bool = False) -> Iterator[Path]:
     """Yields an empty folder beside `target` that becomes `target` on success and vanishes otherwise.
 
     The body may replace the folder by a file of the same name. An earlier `target` is replaced as a whole.
+
+    Args:
+        target: file or folder.
+        keep: who else writes it writes the same: a folder that is there by then stays, since somebody may be reading.
 
     Raises:
         StepCoderError: the disk is full.
@@ -78,7 +82,7 @@ def publishing(target: Path) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             partial.mkdir()
             yield partial
-            _replace(partial, target, token)
+            _replace(partial, target, token, keep)
     finally:
         remove_path(partial)
 
@@ -124,13 +128,15 @@ def _means_full(error: Exception, folder: Path) -> bool:
     return folder.is_dir() and shutil.disk_usage(folder).free < _HARDLY_ANY
 
 
-def _replace(partial: Path, target: Path, token: str) -> None:
+def _replace(partial: Path, target: Path, token: str, keep: bool) -> None:
     try:
         partial.replace(target)
     except OSError:
         # A folder cannot replace one that has content, nor a file: the earlier one steps aside first.
         if not target.exists():
             raise
+        if keep:
+            return
         aside = target.parent / f".{target.name}.{token}.replaced"
         target.replace(aside)
         try:

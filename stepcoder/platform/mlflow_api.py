@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from stepcoder.errors import StepCoderError
+from stepcoder.platform.redaction import redacted
 
 RUN_ID = "STEPCODER_RUN_ID"
 RUN_ID_TAG = "stepcoder.run_id"
@@ -19,7 +20,6 @@ STEP_TAG = "stepcoder.step"
 PIPELINE = "pipeline"
 PARAM_CHARACTERS = 6000
 TAG_CHARACTERS = 8000
-_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
 def home() -> Path:
@@ -72,7 +72,7 @@ def client() -> Any:
         logging.getLogger("urllib3").setLevel(logging.ERROR)  # It logs every retry; the failure is logged once.
         return MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
     except Exception as error:
-        raise StepCoderError(f"MLflow at {without_password(uri)} cannot be opened: {first_line(error)}") from error
+        raise StepCoderError(f"MLflow at {redacted(uri)} cannot be opened: {first_line(error)}") from error
 
 
 def experiment_name() -> str:
@@ -183,19 +183,11 @@ def legal_name(name: str) -> str:
 
 
 def legal_text(value: Any, limit: int) -> str:
-    """The value as a text of at most `limit` characters, without those that PostgreSQL does not take."""
-    return str(value)[:limit].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
+    """The value as a text of at most `limit` characters, without secrets and what PostgreSQL does not take."""
+    return redacted(str(value))[:limit].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
 
 
 def first_line(error: BaseException) -> str:
     """An error in one line, without what must not be in a log."""
-    text = without_password(str(error).strip())
+    text = redacted(str(error).strip())
     return text.splitlines()[0][:500] if text else type(error).__name__
-
-
-def without_password(text: str) -> str:
-    """The text without credentials in addresses, and without this process's MLflow password and token."""
-    for name in _SECRETS:
-        if secret := os.environ.get(name):
-            text = text.replace(secret, "***")
-    return re.sub(r"//[^/\s]*@", "//", text)

@@ -209,8 +209,9 @@ class Outbox:
         try:
             request()
         except MlflowException as error:
-            # What MLflow will never take may not stand in the way of all that comes after.
-            if error.get_http_status_code() != 400:
+            # What MLflow will never take may not stand in the way of all that comes after. A bad request is what it
+            # calls most troubles of its database, such as one that takes no writes for a while.
+            if error.get_http_status_code() != 400 or error.error_code == "BAD_REQUEST":
                 raise
             log.warning("MLflow refuses this; it is left out", what=what, error=mlflow_api.first_line(error))
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stepcoder.platform import tracking
-from stepcoder.platform.mlflow_api import PARAM_CHARACTERS, TAG_CHARACTERS, legal_text, without_password
+from stepcoder.platform.mlflow_api import PARAM_CHARACTERS, TAG_CHARACTERS, legal_text
 from stepcoder.platform.outbox import TEXTS_A_REQUEST
 
 OUTCOME_TAG = "stepcoder.outcome."
@@ -42,7 +42,7 @@ def report_failure(step: str, error: str) -> None:
     mlflow_client = tracking.client()
     run = tracking.parent_run(mlflow_client, tracking.experiment_id(mlflow_client))
     mlflow_client.set_tag(run, tracking.FAILED_STEP_TAG, step)
-    mlflow_client.set_tag(run, tracking.ERROR_TAG, legal_text(without_password(error), TAG_CHARACTERS))
+    mlflow_client.set_tag(run, tracking.ERROR_TAG, legal_text(error, TAG_CHARACTERS))
 
 
 def reported_failure() -> tuple[str, str]:

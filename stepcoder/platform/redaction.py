@@ -18,14 +18,18 @@ SECRET_VARIABLES: Final = (
     "STEPCODER_NOTIFY_URL",
 )
 """Environment variables that hold secrets: the keys of the secret that pods read."""
+_NAMES: Final = {"MLFLOW_TRACKING_USERNAME"}
+"""Who somebody is tells nobody's password, and is often an ordinary word, such as `stepcoder`."""
 HIDDEN: Final = "***"
 _SHORTEST: Final = 6
 """Values with fewer characters stand in ordinary words; hiding those would tell more than it keeps."""
 _PATTERNS: Final = (
-    (re.compile(r"(?<=//)[^/\s@]+@"), f"{HIDDEN}@"),
+    (re.compile(r"(?<=//)[^/\s]+@"), f"{HIDDEN}@"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{8,}"), rf"\1 {HIDDEN}"),
     (
-        re.compile(r"(?i)([?&](?:x-amz-[\w-]+|token|key|signature|sig|password|access_token)=)[^&\s'\"]+"),
+        re.compile(
+            r"(?i)([?&](?:x-amz-[\w-]+|awsaccesskeyid|token|key|signature|sig|password|access_token)=)[^&\s'\"]+"
+        ),
         rf"\1{HIDDEN}",
     ),
     (re.compile(r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b|\bhf_[A-Za-z0-9]{20,}\b"), HIDDEN),
@@ -35,7 +39,7 @@ _PATTERNS: Final = (
 
 def redacted(text: str) -> str:
     """The text with the environment's secrets, and what looks like one, replaced by `***`."""
-    values = (os.environ.get(name, "").strip() for name in SECRET_VARIABLES)
+    values = (os.environ.get(name, "").strip() for name in SECRET_VARIABLES if name not in _NAMES)
     for value in sorted((value for value in values if len(value) >= _SHORTEST), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     for pattern, replacement in _PATTERNS:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import s3_retries
 from stepcoder.platform.logs import get_logger
-from stepcoder.platform.s3_errors import code_of, redacted, reporting
+from stepcoder.platform.redaction import redacted
+from stepcoder.platform.s3_errors import code_of, reporting
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -45,6 +46,7 @@ _NO_BATCHES = {
     "InvalidRequest",
     "MissingContentMD5",
     "InvalidDigest",
+    "MalformedXML",  # a key has a character that XML does not
     "501",
     "405",
 }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stepcoder.errors import DataError, StepCoderError
+from stepcoder.platform.redaction import redacted
 from stepcoder.platform.s3_retries import cause_of
 
 _MISSING = {"NoSuchBucket", "NoSuchKey", "404"}
@@ -39,16 +38,6 @@ def code_of(error: BaseException) -> str:
     """The store's code of an error, such as `NoSuchKey` or `404`; empty when it did not answer."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-def redacted(text: str) -> str:
-    """A text without user and password in URLs, signed queries, and the credentials of the environment."""
-    text = re.sub(r"(\w://)[^/@\s\"']*@", r"\1***@", text)
-    text = re.sub(r"\?[^\s\"']*(signature|credential|token|accesskey)[^\s\"']*", "?***", text, flags=re.IGNORECASE)
-    for name in ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        if value := os.environ.get(name):
-            text = text.replace(value, "***")
-    return text
 
 
 def _explained(address: str, error: BaseException) -> StepCoderError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def _judged(address: str, objects: list[S3Object]) -> Content:
     listed = read_manifest(address, MANIFEST) if MANIFEST in by_name else None
     if MARKER in by_name:
         intended = read_manifest(address, MARKER)
-        if intended is None or listed is None or not intended.files or intended.digest != listed.digest:
+        if listed is None or intended is None or not _is_finished(intended, listed, by_name):
             raise DataError(
                 f"{address}: an upload or a removal was interrupted here, or is under way; start the step that writes"
                 " it again, or remove what is there"
@@ -96,6 +97,14 @@ def _judged(address: str, objects: list[S3Object]) -> Content:
         more = [f"{address}: {len(faults) - 5} more such files"] if len(faults) > 5 else []
         raise DataError("\n".join([*faults[:5], *more, f"{address}: publish it again"]))
     return Content(address, [by_name[name] for name in sorted(listed.files)], listed)
+
+
+def _is_finished(intended: Manifest, listed: Manifest, by_name: Mapping[str, S3Object]) -> bool:
+    """Whether an upload whose marker is still there lacked only its tidying."""
+    # The manifest may be an earlier one of the same content, and an upload of other content may have replaced files
+    # since: where they have the same size, only the tags tell.
+    same = all(name in by_name and by_name[name].etag == entry.etag for name, entry in listed.files.items())
+    return same and bool(intended.files) and intended.digest == listed.digest
 
 
 def is_whole(address: str) -> bool:
@@ -142,6 +151,18 @@ def download(content: Content, target: Path) -> None:
 
 class GoneError(Exception):
     """What was listed a moment ago is not there any more."""
+
+
+def has_manifest(address: str) -> bool:
+    """Whether a folder with a file of the manifest's name has one of ours, damaged or not.
+
+    Raises:
+        StepCoderError: the object store failed.
+    """
+    try:
+        return read_manifest(address, MANIFEST) is not None
+    except (DataError, GoneError):
+        return True
 
 
 def read_manifest(address: str, name: str) -> Manifest | None:

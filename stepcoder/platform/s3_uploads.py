@@ -9,8 +9,9 @@ An object store replaces one object at once, but not a folder. So an upload leav
 
 A removal begins with a marker too, and deletes it last. What follows, for a kill at any moment:
 
-- With a marker, a folder counts only if its manifest is the one that the upload intended. So it is the whole new one,
-  or it is an interrupted upload, which `s3_folders.look` refuses; never a mixture, and no longer the earlier one.
+- With a marker, a folder counts only if its manifest is the one that the upload intended and every file has the tag
+  that the manifest lists. So it is the whole new one, or it is an interrupted upload, which `s3_folders.look` refuses;
+  never a mixture, and no longer the earlier one.
 - Who reads while a folder is replaced has checked all files against one manifest, or gets an error.
 - The same upload started again goes on where it was.
 - Two different uploads to one address at once can end in a folder whose files do not fit its manifest; reading it is an
@@ -57,7 +58,7 @@ def upload_folder(source: Path, address: str) -> None:
     """Puts a folder at an address in place of what is there; see above for what holds meanwhile.
 
     Raises:
-        DataError: the folder has a file of the name that the manifest needs.
+        DataError: the folder has a file of the name that the manifest needs, or a link that cannot be uploaded.
         StepCoderError: the object store failed; the same call goes on where this one ended.
     """
     _, key = s3.split(address)
@@ -131,6 +132,9 @@ def _is_there(address: str, intended: Manifest, objects: Sequence[S3Object]) -> 
 
 
 def _described(source: Path) -> dict[str, Entry]:
+    for path in source.rglob("*"):
+        if path.is_symlink() and not path.is_file():
+            raise DataError(f"{path}: is a link to a folder or to nothing, which cannot be uploaded; put files there")
     files = files_below(source)
     sizes = [file.stat().st_size for file in files]
     found = {}

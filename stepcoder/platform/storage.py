@@ -17,7 +17,7 @@ from pathlib import Path
 from stepcoder.errors import DataError
 from stepcoder.platform import s3, s3_folders, s3_uploads
 from stepcoder.platform.files import digest, full_disk, publishing, remove_path, text_digest, write_text
-from stepcoder.platform.manifest import MANIFEST, MARKER
+from stepcoder.platform.manifest import MANIFEST, MARKER, is_bookkeeping
 
 __all__ = [
     "address_digest",
@@ -96,7 +96,7 @@ def fetch(address: str, cache: Path | None = None) -> Path:
     name = text_digest(f"{address}\n{content.digest()}")[:32]
     target = root / name / address.rstrip("/").rpartition("/")[2]
     if not target.exists():
-        with publishing(target) as partial:
+        with publishing(target, keep=True) as partial:
             s3_folders.download(content, partial)
     return target
 
@@ -136,14 +136,8 @@ def staged(address: str) -> Iterator[Path]:
         DataError: a folder is there that no step has written; it would be lost.
         StepCoderError: the disk is full, or the object store failed.
     """
-    remote = is_remote(address)
-    if remote:
-        there = {item.name.partition("/")[0] for item in s3.list_folder(address)}
-    else:
-        there = {path.name for path in Path(address).iterdir()} if Path(address).is_dir() else set()
-    if there and not there & {*OUTPUTS, MANIFEST, MARKER}:
-        raise DataError(f"{address}: holds something else ({min(there)}); give a new folder, or remove this one first")
-    if not remote:
+    _refuse_others(address)
+    if not is_remote(address):
         with publishing(Path(address)) as partial:
             yield partial
         return
@@ -153,6 +147,17 @@ def staged(address: str) -> Iterator[Path]:
         with full_disk(folder):
             yield folder
         publish(folder, address)
+
+
+def _refuse_others(address: str) -> None:
+    if is_remote(address):
+        there = {item.name.partition("/")[0] for item in s3.list_folder(address)}
+        ours = MARKER in there or (MANIFEST in there and s3_folders.has_manifest(address))
+    else:
+        there = {path.name for path in Path(address).iterdir()} if Path(address).is_dir() else set()
+        ours = any(is_bookkeeping(Path(address) / name) for name in there)
+    if there and not ours and not there & OUTPUTS:
+        raise DataError(f"{address}: holds something else ({min(there)}); give a new folder, or remove this one first")
 
 
 def remove(address: str) -> None:

@@ -32,9 +32,9 @@ from stepcoder.platform.mlflow_api import (
     legal_name,
     parent_run,
     tracking_uri,
-    without_password,
 )
 from stepcoder.platform.outbox import ERROR_TAG, METRICS_A_REQUEST, Outbox, StepRun
+from stepcoder.platform.redaction import redacted
 from stepcoder.platform.unsent import METRICS_NAME, SECONDS
 
 __all__ = [
@@ -54,7 +54,6 @@ __all__ = [
     "legal_name",
     "parent_run",
     "tracking_uri",
-    "without_password",
 ]
 
 FAILED_STEP_TAG = "stepcoder.failed_step"
@@ -178,7 +177,7 @@ class Tracker:
                 self._said = True
                 log.warning(
                     "MLflow cannot be reached; the step goes on and keeps its metrics on disk",
-                    uri=without_password(tracking_uri()),
+                    uri=redacted(tracking_uri()),
                     metrics=METRICS_NAME,
                     error=first_line(error),
                 )

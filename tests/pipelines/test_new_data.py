@@ -97,6 +97,17 @@ def test_missing_data_and_a_lost_registry_are_told(data: NewDataConfig, monkeypa
         check(data)
 
 
+def test_an_error_without_words_where_the_outcome_is_told_does_not_stop_the_check(
+    data: NewDataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(**_: str) -> None:
+        raise TimeoutError
+
+    add_version(data, "policy")
+    monkeypatch.setattr(pipeline_run, "report_outcome", fails)
+    assert not check(data).new
+
+
 # --- the pipeline ----------------------------------------------------------------------------------------------------
 
 

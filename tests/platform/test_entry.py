@@ -37,6 +37,18 @@ def test_a_fault_becomes_log_lines_and_an_exit_status(
     assert ("Traceback" in printed) == isinstance(error, ValueError)
 
 
+def test_no_secret_is_in_the_traceback_of_a_fault(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(tracking.RUN_ID, raising=False)
+    monkeypatch.setenv("HF_TOKEN", "hidden-token")
+    with pytest.raises(SystemExit), running("sft"):
+        raise ValueError("401 for hidden-token at http://user:hidden@host")
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert "hidden" not in printed
+
+
 def test_a_fault_inside_a_pipeline_is_told_to_its_mlflow_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow.store.tracking.sqlalchemy_store", reason="the database store needs the full mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")

@@ -139,6 +139,13 @@ def test_a_step_does_not_replace_a_folder_that_no_step_has_written(tmp_path: Pat
     assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
 
 
+def test_a_manifest_of_another_tool_does_not_make_a_folder_a_step_s_output(tmp_path: Path) -> None:
+    page = folder_of(tmp_path / "page", {"manifest.json": '{"name": "a web page"}', "index.html": "years of work"})
+    with pytest.raises(DataError, match="holds something else"), storage.staged(str(page)):
+        pytest.fail("the step must not start")
+    assert (page / "index.html").read_text() == "years of work"
+
+
 def test_a_step_replaces_its_own_earlier_output_and_fills_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     for turn in ("first", "second"):

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import logs, s3, s3_transfers, storage
 from stepcoder.platform.manifest import MANIFEST, MARKER
-from stepcoder.platform.s3_errors import redacted
 from tests.platform.stores import folder_of, put, raw
 from tests.servers.proxy import Fault, Proxy, proxy
 from tests.servers.swift import Swift
@@ -198,7 +197,6 @@ def test_no_credential_is_in_an_error_or_a_log(
     with pytest.raises(DataError) as refused:
         storage.fetch("s3://key:hidden@bucket/out")
     assert "hidden" not in str(refused.value)
-    assert redacted("GET http://store/k?X-Amz-Signature=hidden&x=1 failed") == "GET http://store/k?*** failed"
 
 
 def test_a_replacement_that_ends_at_any_request_leaves_the_old_the_new_or_nothing(
@@ -235,6 +233,28 @@ def test_a_replacement_that_ends_at_any_request_leaves_the_old_the_new_or_nothin
         "new",
         "published",
     ]
+
+
+def test_going_back_to_the_old_content_after_half_a_replacement_is_never_taken_for_whole(
+    store: str, way: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old manifest is the one that this upload intends, but a file is the new one's, of the same size."""
+    old = folder_of(tmp_path / "old", {"a": "1", "b": "1"})
+    new = folder_of(tmp_path / "new", {"a": "2", "b": "1"})
+    storage.publish(new, f"{store}/new")
+    for requests in range(20):
+        address = f"{store}/{requests}"
+        storage.publish(old, address)
+        put(f"{address}/{MARKER}", storage.fetch(f"{store}/new/{MANIFEST}").read_text())
+        put(f"{address}/a", "2")
+        with monkeypatch.context() as once, through(way, Fault("refuse", skip=requests, times=999)):
+            once.setenv("AWS_MAX_ATTEMPTS", "1")
+            error = outcome(lambda address=address: storage.publish(old, address))  # type: ignore[misc]
+        if storage.exists(address):
+            assert storage.digest(storage.fetch(address)) == storage.digest(old)
+        if error is None:
+            return
+    pytest.fail("it never ended")
 
 
 def test_a_removal_that_ends_at_any_request_leaves_all_or_nothing(

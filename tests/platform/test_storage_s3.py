@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -226,6 +228,14 @@ def test_a_step_does_not_replace_a_folder_that_no_step_has_written(store: str) -
     assert raw(f"{store}/thesis") == {"chapter.tex": 13}
 
 
+def test_a_manifest_of_another_tool_does_not_make_a_folder_a_step_s_output(store: str) -> None:
+    for name, text in {"manifest.json": '{"name": "a web page"}', "index.html": "years of work"}.items():
+        put(f"{store}/page/{name}", text)
+    with pytest.raises(DataError, match="holds something else"), storage.staged(f"{store}/page"):
+        pytest.fail("the step must not start")
+    assert set(raw(f"{store}/page")) == {"manifest.json", "index.html"}
+
+
 def test_more_objects_than_one_answer_holds_are_listed_and_deleted(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +245,40 @@ def test_more_objects_than_one_answer_holds_are_listed_and_deleted(
     assert len(storage.list_objects(f"{store}/many")) == 25
     storage.remove(f"{store}/many")
     assert raw(f"{store}/many") == {}
+
+
+def test_a_link_that_cannot_be_uploaded_is_an_error_and_one_to_a_file_is_the_file(store: str, tmp_path: Path) -> None:
+    source, elsewhere = folder_of(tmp_path / "source", {"a": "1"}), folder_of(tmp_path / "elsewhere", {"b": "2"})
+    (source / "b").symlink_to(elsewhere / "b")
+    storage.publish(source, f"{store}/out")
+    assert (storage.fetch(f"{store}/out") / "b").read_text() == "2"
+    for target in (elsewhere, tmp_path / "gone"):
+        (source / "link").symlink_to(target)
+        with pytest.raises(DataError, match="link: is a link to a folder or to nothing"):
+            storage.publish(source, f"{store}/out")
+        (source / "link").unlink()
+    assert set(raw(f"{store}/out")) == {"a", "b", MANIFEST}
+
+
+def test_who_fetches_the_same_at_once_disturbs_nobody_who_reads_it(store: str, tmp_path: Path) -> None:
+    source = folder_of(tmp_path / "source", {f"{number:02}": "x" for number in range(20)})
+    storage.publish(source, f"{store}/out")
+    begin, expected = threading.Barrier(6), storage.digest(source)
+
+    def fetch_and_read(_: int) -> set[str]:
+        begin.wait()
+        back = storage.fetch(f"{store}/out")
+        return {storage.digest(back) for _ in range(50)}
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(fetch_and_read, range(6))) == [{expected}] * 6
+    assert [path.name for path in (tmp_path / "cache").glob("*/*")] == ["out"]
+
+
+def test_a_name_that_no_list_of_deletions_can_hold_is_deleted(store: str, tmp_path: Path) -> None:
+    storage.publish(folder_of(tmp_path / "source", {"bell\x07": "1", "a": "1"}), f"{store}/out")
+    storage.remove(f"{store}/out")
+    assert raw(f"{store}/out") == {}
 
 
 def test_a_name_that_leads_out_of_the_folder_is_refused(store: str) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from stepcoder.platform import pipeline_run, tracking
+from stepcoder.platform.redaction import redacted
 from stepcoder.platform.tracking import Tracker
 
 
@@ -117,6 +118,26 @@ def test_a_failed_step_is_a_failed_run_with_its_error(store: None, tmp_path: Pat
     assert run.data.tags["stepcoder.error"] == "ValueError: diverged at step 3"
 
 
+def test_no_secret_of_the_environment_gets_into_the_error_that_mlflow_shows(
+    store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hidden-token")
+    with pytest.raises(ValueError, match="hidden"), Tracker.start("sft", tmp_path) as tracker:
+        raise ValueError("401 for hidden-token")
+    assert tracking.client().get_run(tracker.run_id).data.tags["stepcoder.error"] == "ValueError: 401 for ***"
+
+
+def test_no_secret_gets_into_parameters_and_tags(store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters are sent before the step itself refuses an address with a password."""
+    monkeypatch.setenv("STEPCODER_SANDBOX_TOKEN", "hidden-token")
+    with Tracker.start("sft", tmp_path) as tracker:
+        tracker.params({"sandbox": "http://user:hidden@sandbox:8000", "out": "s3://bucket/policy"})
+        tracker.tags({"note": "judged with hidden-token"})
+    run = tracking.client().get_run(tracker.run_id)
+    assert run.data.params == {"sandbox": "http://***@sandbox:8000", "out": "s3://bucket/policy"}
+    assert run.data.tags["note"] == "judged with ***"
+
+
 def test_without_a_server_the_step_goes_on_and_says_so_once(
     dead_server: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,4 +215,4 @@ def test_credentials_in_a_server_s_address_move_into_mlflow_s_variables(
     assert tracking.tracking_uri() == clean
     assert os.environ.get("MLFLOW_TRACKING_USERNAME") == user
     assert os.environ.get("MLFLOW_TRACKING_PASSWORD") == password
-    assert "secret" not in tracking.without_password(f"cannot open {address}: no route")
+    assert "secret" not in redacted(f"cannot open {address}: no route")

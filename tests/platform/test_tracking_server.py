@@ -144,6 +144,26 @@ def test_a_server_that_is_killed_and_comes_back_has_every_metric_once(
     assert server.password not in log.text
 
 
+def test_what_a_database_refuses_that_takes_no_writes_for_a_while_is_sent_when_it_does(
+    server: MlflowServer, tmp_path: Path
+) -> None:
+    """As a standby after a failover: MLflow calls it a bad request, and nothing is wrong with the request."""
+    hang_up = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    tracker = Tracker.start("sft", tmp_path)
+    tracker.metrics({"loss": 1.0}, step=1)
+    assert tracker.flush()
+    server.sql("ALTER DATABASE mlflow SET default_transaction_read_only = on", hang_up)
+    try:
+        tracker.params({"learning_rate": 0.1})
+        tracker.metrics({"loss": 0.5}, step=2)
+        assert [tracker.flush() for _ in range(3)] == [False] * 3
+    finally:
+        server.sql("SET default_transaction_read_only = off", "ALTER DATABASE mlflow RESET ALL", hang_up)
+    assert any(tracker.flush() for _ in range(5))
+    assert points(tracker.run_id or "") == once(("loss",), 2)
+    assert tracking.client().get_run(tracker.run_id).data.params == {"learning_rate": "0.1"}
+
+
 def test_answers_that_get_lost_make_no_second_run_and_no_second_value(
     server: MlflowServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,9 @@ def test_where_to_mend_a_variable_depends_on_where_the_run_is(monkeypatch: pytes
     "text",
     [
         "Max retries with url: /x?X-Amz-Signature=TOPSECRET&b=1",
+        "GET http://store/k?AWSAccessKeyId=TOPSECRET&Signature=TOPSECRET&x=1 failed",
         "postgresql://user:TOPSECRET@db/mlflow is down",
+        "postgresql://user:at@TOPSECRET@db/mlflow is down",
         "header Authorization: Bearer TOPSECRET.abc",
         "https://hooks.slack.com/services/T0/B0/TOPSECRET failed",
         "refused for AKIAIOSFODNN7TOPSEC0: no",
@@ -72,7 +74,8 @@ def test_what_looks_like_a_secret_or_is_one_is_hidden(text: str, monkeypatch: py
     assert "***" in redacted(text)
 
 
-def test_ordinary_words_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "error")
-    text = "s3://bucket/a: an error of the store; see http://127.0.0.1:9000/x?list-type=2"
+@pytest.mark.parametrize("user", ["error", "stepcoder"])
+def test_ordinary_words_stay(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+    text = "s3://bucket/a: an error of the store; see http://stepcoder-mlflow:9000/x?list-type=2, stepcoder rollback"
     assert redacted(text) == text

@@ -103,6 +103,14 @@ class MlflowServer:
                 raise RuntimeError(f"MLflow does not answer:\n{log.read_text()[-3000:]}")
             time.sleep(0.1)
 
+    def sql(self, *commands: str) -> None:
+        """Runs commands one after another in one session with the server's database."""
+        binaries = _postgres()
+        assert binaries is not None
+        arguments = [part for command in commands for part in ("--command", command)]
+        address = ["--host", str(self.database), "--username", "mlflow", "--set", "ON_ERROR_STOP=1", "mlflow"]
+        subprocess.run([str(binaries / "psql"), *arguments, *address], check=True, capture_output=True, timeout=60)
+
     def kill(self) -> None:
         """Ends the server and its workers at once, as a lost node would."""
         if self._process is not None:
