@@ -9,6 +9,7 @@ from stepcoder.inputs import problems_digest, registry_error
 from stepcoder.platform import pipeline_run, tracking
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
+from stepcoder.platform.redaction import first_line
 
 log = get_logger("check-new-data")
 
@@ -57,7 +58,7 @@ def check(config: NewDataConfig) -> NewData:
     try:
         pipeline_run.report_outcome(outcome=f"{outcome} of {config.model_name}; nothing was trained")
     except Exception as error:  # Whatever MLflow raises; it is in the log.
-        log.warning("the outcome is not in MLflow", error=tracking.first_line(error))
+        log.warning("the outcome is not in MLflow", error=first_line(error))
     return found
 
 

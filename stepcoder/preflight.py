@@ -15,7 +15,7 @@ from stepcoder.notify import check_url
 from stepcoder.platform import pipeline_run
 from stepcoder.platform.config import StepConfig, parse
 from stepcoder.platform.logs import get_logger
-from stepcoder.platform.mlflow_api import first_line
+from stepcoder.platform.redaction import first_line
 from stepcoder.ppo.config import PpoConfig
 from stepcoder.prerequisites import models
 from stepcoder.prerequisites.checks import SECONDS, Check, Fault, named, raise_all

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from stepcoder.errors import DataError
+from stepcoder.platform.redaction import first_line
 
 FOLDER = "adapter"
 """Where a policy's folder keeps the adapters themselves; its weights have them merged in."""
@@ -40,7 +41,7 @@ def load(model: PreTrainedModel, folder: Path, rank: int, alpha: int) -> None:
     try:
         model.load_adapter(str(folder), _NAME, is_trainable=True)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise DataError(f"{folder}: these adapters cannot be used: {str(error).splitlines()[0][:300]}") from error
+        raise DataError(f"{folder}: these adapters cannot be used: {first_line(error)}") from error
     found = model.peft_config[_NAME]
     if (found.r, found.lora_alpha) != (rank, alpha):
         raise DataError(

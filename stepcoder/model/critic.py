@@ -17,6 +17,7 @@ from stepcoder.model.batch import Packed
 from stepcoder.model.load import PRECISION, device, local_model, save_merged, without_dropout, write_card
 from stepcoder.model.policy import states
 from stepcoder.platform import engine, ranks
+from stepcoder.platform.redaction import first_line
 
 HEAD = "value_head.safetensors"
 
@@ -55,7 +56,7 @@ def load_critic(address: str, precision: str = "fp32") -> Critic:
         backbone = AutoModel.from_pretrained(name, dtype=PRECISION[precision], attn_implementation=attention.NAME)
         hidden_size = AutoConfig.from_pretrained(name).get_text_config().hidden_size
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise DataError(f"{address}: no critic can be made of this model: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{address}: no critic can be made of this model: {first_line(error)}") from error
     critic = Critic(backbone, hidden_size)
     if (head := Path(name) / HEAD).is_file():
         critic.value_head.load_state_dict(load_file(head))

@@ -14,6 +14,7 @@ from stepcoder import __version__
 from stepcoder.errors import DataError
 from stepcoder.model import adapters
 from stepcoder.platform import engine, ranks, storage
+from stepcoder.platform.redaction import first_line
 
 PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CARD = "stepcoder.json"
@@ -52,7 +53,7 @@ def load_tokenizer(address: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{address}: its tokenizer cannot be loaded: {_first_line(error)}") from error
+        raise DataError(f"{address}: its tokenizer cannot be loaded: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise DataError(f"{address}: the tokenizer has no end-of-text token; set eos_token in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
@@ -71,7 +72,7 @@ def load_policy(address: str, precision: str = "fp32") -> PreTrainedModel:
     try:
         model, report = AutoModelForCausalLM.from_pretrained(name, dtype=PRECISION[precision], output_loading_info=True)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise DataError(f"{address}: the model cannot be loaded: {_first_line(error)}") from error
+        raise DataError(f"{address}: the model cannot be loaded: {first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
         # They would be drawn at random. A critic's folder, for example, has no LM head.
         raise DataError(f"{address}: not a causal language model: {len(missing)} weights are missing ({missing[0]} …)")
@@ -165,7 +166,3 @@ def read_card(folder: Path) -> dict[str, Any]:
         return {}
     card: dict[str, Any] = json.loads(path.read_text())
     return card
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:300]

@@ -12,8 +12,7 @@ from types import FrameType
 
 from stepcoder.errors import StepCoderError
 from stepcoder.platform import logs, pipeline_run
-from stepcoder.platform.mlflow_api import first_line
-from stepcoder.platform.redaction import redacted
+from stepcoder.platform.redaction import first_line, redacted
 
 FAILED = "failed"
 """The event of a log line that says why a step failed; one line a fault."""

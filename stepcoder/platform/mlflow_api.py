@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from stepcoder.errors import StepCoderError
-from stepcoder.platform.redaction import redacted
+from stepcoder.platform.redaction import first_line, redacted
 
 RUN_ID = "STEPCODER_RUN_ID"
 RUN_ID_TAG = "stepcoder.run_id"
@@ -185,9 +185,3 @@ def legal_name(name: str) -> str:
 def legal_text(value: Any, limit: int) -> str:
     """The value as a text of at most `limit` characters, without secrets and what PostgreSQL does not take."""
     return redacted(str(value))[:limit].replace("\0", "?").encode("utf-8", "replace").decode("utf-8")
-
-
-def first_line(error: BaseException) -> str:
-    """An error in one line, without what must not be in a log."""
-    text = redacted(str(error).strip())
-    return text.splitlines()[0][:500] if text else type(error).__name__

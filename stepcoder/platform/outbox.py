@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from stepcoder.platform import logs, mlflow_api
+from stepcoder.platform.redaction import first_line
 
 RECORD_TAG = "stepcoder.record"
 CHECKPOINTS_TAG = "stepcoder.checkpoints"
@@ -213,7 +214,7 @@ class Outbox:
             # calls most troubles of its database, such as one that takes no writes for a while.
             if error.get_http_status_code() != 400 or error.error_code == "BAD_REQUEST":
                 raise
-            log.warning("MLflow refuses this; it is left out", what=what, error=mlflow_api.first_line(error))
+            log.warning("MLflow refuses this; it is left out", what=what, error=first_line(error))
 
     def _open(self, late: bool) -> None:
         """Finds the run, with what it has, or makes it."""

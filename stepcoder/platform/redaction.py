@@ -45,3 +45,9 @@ def redacted(text: str) -> str:
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
     return text
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line, without what must not be in a log."""
+    text = redacted(str(error).strip())
+    return text.splitlines()[0][:500] if text else type(error).__name__

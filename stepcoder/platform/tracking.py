@@ -26,7 +26,6 @@ from stepcoder.platform.mlflow_api import (
     STEP_TAG,
     client,
     experiment_id,
-    first_line,
     flatten,
     home,
     legal_name,
@@ -34,7 +33,7 @@ from stepcoder.platform.mlflow_api import (
     tracking_uri,
 )
 from stepcoder.platform.outbox import ERROR_TAG, METRICS_A_REQUEST, Outbox, StepRun
-from stepcoder.platform.redaction import redacted
+from stepcoder.platform.redaction import first_line, redacted
 from stepcoder.platform.unsent import METRICS_NAME, SECONDS
 
 __all__ = [
@@ -48,7 +47,6 @@ __all__ = [
     "Tracker",
     "client",
     "experiment_id",
-    "first_line",
     "flatten",
     "home",
     "legal_name",

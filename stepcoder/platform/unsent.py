@@ -15,9 +15,10 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform import logs, mlflow_api, storage
+from stepcoder.platform import logs, storage
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.outbox import DeletedRunError, Outbox, StepRun
+from stepcoder.platform.redaction import first_line
 
 METRICS_NAME: Final = "metrics.jsonl"
 UNSENT_NAME: Final = "mlflow-unsent.json"
@@ -102,7 +103,7 @@ def send(config: SendConfig) -> Sent:
         if storage.exists(f"{address}/{METRICS_NAME}"):
             queue_metrics(outbox, storage.fetch(f"{address}/{METRICS_NAME}"))
     except (ValidationError, ValueError, KeyError) as error:
-        raise DataError(f"{where}: cannot be read: {mlflow_api.first_line(error)}") from error
+        raise DataError(f"{where}: cannot be read: {first_line(error)}") from error
     outbox.put_params(left.params)
     outbox.put_tags(left.tags)
     for name, place in left.artifacts:
@@ -116,7 +117,7 @@ def send(config: SendConfig) -> Sent:
     except DeletedRunError as error:
         raise StepCoderError(f"{where}: the run {error} was deleted in MLflow; restore it there first") from error
     except Exception as error:  # Whatever MLflow's many layers raise.
-        raise StepCoderError(f"{where}: not everything could be sent: {mlflow_api.first_line(error)}") from error
+        raise StepCoderError(f"{where}: not everything could be sent: {first_line(error)}") from error
     log.info("sent", folder=config.folder, run=outbox.run, metrics=metrics)
     return Sent(left.target.step, outbox.run or "", metrics)
 

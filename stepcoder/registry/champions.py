@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from stepcoder.errors import StepCoderError
 from stepcoder.platform import tracking
-from stepcoder.platform.mlflow_api import first_line
+from stepcoder.platform.redaction import first_line
 
 TAG: Final = "stepcoder."
 """Prefix of the tags of a version and of a registered model."""
