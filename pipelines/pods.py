@@ -73,26 +73,28 @@ class Pod:
     """Further attempts after a failure; a step with checkpoints goes on where it was."""
 
 
+# MLflow is among the needs of every step: a step that fails leaves its reason there, for notify and for people.
 _OUTSIDE: Final = ("store", "mlflow", "hub", "sandbox")
+_JUDGING: Final = ("store", "mlflow", "sandbox")
 
 PODS: Final = {
     "check-new-data": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=("store", "mlflow")),
     "resolve-inputs": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=(*_OUTSIDE, "webhook")),
-    "verify-dataset": Pod("tools", cpu="8", memory="16Gi", hours=12, needs=("store", "sandbox"), cached=True),
+    "verify-dataset": Pod("tools", cpu="8", memory="16Gi", hours=12, needs=_JUDGING, cached=True),
     "sft": Pod("trainer", "8", "64Gi", hours=72, needs=_OUTSIDE, gpus="training", shm="8Gi", cached=True, retries=3),
     "ppo-stage": Pod(
         "trainer",
         "16",
         "128Gi",
         hours=168,
-        needs=("store", "mlflow", "sandbox"),
+        needs=_JUDGING,
         gpus="training",
         shm="16Gi",
         cached=True,
         retries=3,
     ),
     "evaluate": Pod("trainer", "8", "64Gi", hours=24, needs=_OUTSIDE, gpus="evaluation", shm="8Gi"),
-    "promotion-gate": Pod("tools", cpu="1", memory="2Gi", hours=1),
+    "promotion-gate": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=("mlflow",)),
     "register-model": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=("store", "mlflow")),
     "notify": Pod("tools", cpu="1", memory="1Gi", hours=0.5, needs=("mlflow", "webhook")),
 }
