@@ -23,6 +23,9 @@ SECRET: Final = "stepcoder"
 CA_CONFIG_MAP: Final = "stepcoder-ca"
 """Config map with the certificates of a private authority, as `AWS_CA_BUNDLE` may name them; it may be absent."""
 CA_FOLDER: Final = "/etc/stepcoder/ca"
+ALL_ATTEMPTS: Final = "31536000s"
+"""A year. Argo starts no attempt later than this after the first one's start, and ends those that run by then: it must
+hold all attempts and all waiting for nodes. What ends an attempt is its `hours`."""
 USER: Final = 65534
 """User and group of every pod; the images are made for it."""
 PART_OF: Final = "app.kubernetes.io/part-of"
@@ -145,7 +148,7 @@ def furnish(task: PipelineTask, name: str, pod: Pod, platform: Platform, *, clus
     task.set_caching_options(pod.cached)
     if cluster:
         task.set_container_image(platform.trainer_image if pod.image == "trainer" else platform.tools_image)
-        task.set_retry(pod.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+        task.set_retry(pod.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration=ALL_ATTEMPTS)
     if pod.gpus:
         task.set_accelerator_type(platform.gpu_type)
         task.set_accelerator_limit(platform.training_gpus if pod.gpus == "training" else platform.evaluation_gpus)
