@@ -224,7 +224,7 @@ def connect(host: str | None, namespace: str | None) -> Kubeflow:
             "no address of Kubeflow Pipelines: set KF_PIPELINES_ENDPOINT or --host, for example to "
             "http://localhost:8080 while `kubectl port-forward -n kubeflow svc/ml-pipeline-ui 8080:80` runs"
         )
-    host = (host if host.startswith("http") else f"https://{host}").rstrip("/")
+    host = (host if "://" in host else f"https://{host}").rstrip("/")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import kfp

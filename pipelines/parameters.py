@@ -5,11 +5,12 @@ Kubeflow looks at the inputs of a pipeline only once the run is made, and into i
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ import yaml
 
 from stepcoder.errors import DataError
 from stepcoder.platform import storage
+from stepcoder.platform.trainjob import Machines
 from stepcoder.preflight import SECTIONS, check_settings
 
 _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
@@ -29,6 +31,8 @@ _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "STRUCT": ("settings by name", (dict,)),
 }
 """By Kubeflow's name of a type: what a person calls it, and what it is in Python."""
+_EXACT = 2**53
+"""Kubeflow carries all numbers as floating point, which holds whole ones exactly up to here."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,11 @@ def read_declared(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.load(_text(path), Loader=_Plain)
+        json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
     except yaml.YAMLError as error:
         raise DataError(f"{path}: {' '.join(str(error).split())}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: holds what JSON cannot carry, and Kubeflow takes nothing else: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: must hold names and values, such as `problems: s3://bucket/problems.jsonl`")
     return content
@@ -142,6 +149,7 @@ def resolve(compiled: Compiled, given: Mapping[str, Any], changes: Sequence[str]
         for name, kind in compiled.inputs.items()
         if name not in named and not kind.get("isOptional") and "defaultValue" not in kind
     ]
+    faults += _platform_faults(compiled, values)
     try:
         check_settings({name: value for name, value in values.items() if name in SECTIONS and isinstance(value, dict)})
     except DataError as error:
@@ -172,9 +180,37 @@ def _put(
         hint = "; put it in quotes" if types == (str,) and not isinstance(value, dict | list) else ""
         faults.append(f"{where}: must be {shown or 'left out'}, not {json.dumps(value, default=str)}{hint}")
         return
+    if any(abs(number) > _EXACT for number in _whole_numbers(value)):
+        faults.append(f"{where}: holds a whole number beyond 2^53, which Kubeflow would round")
+        return
     if isinstance(value, dict):
         value = _over(values.get(name, kind.get("defaultValue", {})), value)
     values[name] = value
+
+
+def _whole_numbers(value: Any) -> Iterator[int]:
+    """All whole numbers in a value, however deep."""
+    if isinstance(value, dict | list):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _whole_numbers(item)
+    elif isinstance(value, int):
+        yield value
+
+
+def _platform_faults(compiled: Compiled, values: Mapping[str, Any]) -> list[str]:
+    """What Kubernetes would refuse once the training's turn has come."""
+    faults = [
+        f'{name}: must be a whole number as a text, such as "8", not {json.dumps(values[name])}'
+        for name in ("training_gpus", "evaluation_gpus")
+        if name in values and not re.fullmatch("[0-9]{1,4}", values[name])
+    ]
+    if values.get("nodes"):
+        machines = {field.name for field in dataclasses.fields(Machines)} & compiled.inputs.keys()
+        try:
+            Machines(**{name: values.get(name, compiled.inputs[name].get("defaultValue")) for name in machines})
+        except DataError as error:
+            faults += str(error).splitlines()
+    return faults
 
 
 def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,7 +231,7 @@ def _value(compiled: Compiled, names: list[str], text: str) -> Any:
         return None if text == "null" else text
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -219,6 +255,8 @@ class _Plain(yaml.SafeLoader):
         """
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a name must be a text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} stands twice", key.start_mark)
             seen.add(key.value)

@@ -23,6 +23,9 @@ SECRET: Final = "stepcoder"
 CA_CONFIG_MAP: Final = "stepcoder-ca"
 """Config map with the certificates of a private authority, as `AWS_CA_BUNDLE` may name them; it may be absent."""
 CA_FOLDER: Final = "/etc/stepcoder/ca"
+ALL_ATTEMPTS: Final = "31536000s"
+"""A year. Argo starts no attempt later than this after the first one's start, and ends those that run by then: it must
+hold all attempts and all waiting for nodes. What ends an attempt is its `hours`."""
 USER: Final = 65534
 """User and group of every pod; the images are made for it."""
 PART_OF: Final = "app.kubernetes.io/part-of"
@@ -73,26 +76,28 @@ class Pod:
     """Further attempts after a failure; a step with checkpoints goes on where it was."""
 
 
+# MLflow is among the needs of every step: a step that fails leaves its reason there, for notify and for people.
 _OUTSIDE: Final = ("store", "mlflow", "hub", "sandbox")
+_JUDGING: Final = ("store", "mlflow", "sandbox")
 
 PODS: Final = {
     "check-new-data": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=("store", "mlflow")),
     "resolve-inputs": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=(*_OUTSIDE, "webhook")),
-    "verify-dataset": Pod("tools", cpu="8", memory="16Gi", hours=12, needs=("store", "sandbox"), cached=True),
+    "verify-dataset": Pod("tools", cpu="8", memory="16Gi", hours=12, needs=_JUDGING, cached=True),
     "sft": Pod("trainer", "8", "64Gi", hours=72, needs=_OUTSIDE, gpus="training", shm="8Gi", cached=True, retries=3),
     "ppo-stage": Pod(
         "trainer",
         "16",
         "128Gi",
         hours=168,
-        needs=("store", "mlflow", "sandbox"),
+        needs=_JUDGING,
         gpus="training",
         shm="16Gi",
         cached=True,
         retries=3,
     ),
     "evaluate": Pod("trainer", "8", "64Gi", hours=24, needs=_OUTSIDE, gpus="evaluation", shm="8Gi"),
-    "promotion-gate": Pod("tools", cpu="1", memory="2Gi", hours=1),
+    "promotion-gate": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=("mlflow",)),
     "register-model": Pod("tools", cpu="1", memory="2Gi", hours=1, needs=("store", "mlflow")),
     "notify": Pod("tools", cpu="1", memory="1Gi", hours=0.5, needs=("mlflow", "webhook")),
 }
@@ -143,7 +148,7 @@ def furnish(task: PipelineTask, name: str, pod: Pod, platform: Platform, *, clus
     task.set_caching_options(pod.cached)
     if cluster:
         task.set_container_image(platform.trainer_image if pod.image == "trainer" else platform.tools_image)
-        task.set_retry(pod.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
+        task.set_retry(pod.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration=ALL_ATTEMPTS)
     if pod.gpus:
         task.set_accelerator_type(platform.gpu_type)
         task.set_accelerator_limit(platform.training_gpus if pod.gpus == "training" else platform.evaluation_gpus)

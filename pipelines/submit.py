@@ -181,6 +181,13 @@ def _show_dry_run(submission: Submission, output: str) -> None:
         say("nothing was sent")
 
 
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 3600, not {text}")
+    return seconds
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.submit",
@@ -199,7 +206,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--namespace", help="your profile's, where Kubeflow has many users")
     parser.add_argument("--wait", action="store_true", help="follow the run; exit status 1 if it does not succeed")
     parser.add_argument("--follow", metavar="RUN_ID", help="start nothing, follow this run")
-    parser.add_argument("--every", type=float, default=10.0, metavar="SECONDS", help="between two looks (default: 10)")
+    parser.add_argument(
+        "--every", type=_seconds, default=10.0, metavar="SECONDS", help="between two looks (default: 10)"
+    )
     parser.add_argument("--output", choices=("text", "json"), default="text", help="json: one object a line")
     parser.add_argument("--dry-run", action="store_true", help="check everything, show it, send nothing")
     return parser

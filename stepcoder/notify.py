@@ -19,7 +19,17 @@ URL_VARIABLE: Final = "STEPCODER_NOTIFY_URL"
 UI_VARIABLE: Final = "STEPCODER_KUBEFLOW_URL"
 ERROR_CHARACTERS: Final = 600
 """Of an error, in the message that is sent; the log and MLflow have all of it."""
+UNKNOWN: Final = "UNKNOWN"
 _MLFLOW_STATUS: Final = {"SUCCEEDED": "FINISHED", "CANCELLED": "KILLED"}
+_STATES: Final = {
+    **dict.fromkeys(("SUCCEEDED", "COMPLETE", "CACHED"), "SUCCEEDED"),
+    **dict.fromkeys(("CANCELLED", "CANCELED"), "CANCELLED"),
+    "FAILED": "FAILED",
+}
+"""What a state means. Kubeflow's metadata store, where 2.16 looks, has names of its own; and it says RUNNING of nested
+pipelines that have ended, so any other state tells nothing."""
+_REACHED_THE_END: Final = {"version", "outcome"}
+"""Of what the steps report: a run writes one of these last, when it registers its model or has nothing to do."""
 _SLACK: Final = ("hooks.slack.com", "hooks.slack-gov.com")
 _TITLES: Final = {"error": "error", "outcome": "outcome", "pass_at_1": "pass@1", "gate": "gate", "version": "version"}
 
@@ -28,7 +38,7 @@ class NotifyConfig(StepConfig):
     """How a pipeline run ended. Who is told is in the environment: `STEPCODER_NOTIFY_URL`."""
 
     status: str
-    """Final state as Kubeflow names it: `SUCCEEDED`, `FAILED` or `CANCELLED`."""
+    """Final state as Kubeflow names it, `SUCCEEDED`, `FAILED` or `CANCELLED`; of any other one MLflow tells more."""
     pipeline: str = "stepcoder"
     """Name of the pipeline, for the message."""
     run: str = ""
@@ -46,7 +56,7 @@ def notify(config: NotifyConfig) -> str:
         The message.
     """
     values = _values(config)
-    (log.info if config.status == "SUCCEEDED" else log.error)("run ended", **values)
+    (log.info if values["status"] == "SUCCEEDED" else log.error)("run ended", **values)
     url = os.environ.get(URL_VARIABLE, "").strip()
     if url:
         try:
@@ -87,28 +97,33 @@ def document(url: str, values: dict[str, str]) -> dict[str, Any]:
 
 def _values(config: NotifyConfig) -> dict[str, str]:
     """Everything that is known of the run's end, without secrets."""
-    values = {"pipeline": config.pipeline, "status": config.status, "run": config.run, "link": _kubeflow_link()}
-    if config.status not in _MLFLOW_STATUS:
+    status, found = _close_in_mlflow(_STATES.get(config.status.upper(), UNKNOWN))
+    values = {"pipeline": config.pipeline, "status": status, "run": config.run, "link": _kubeflow_link()}
+    if status == "FAILED":
         values |= {"failed_step": "unknown", "error": config.error or "see the failed step's log"}
-    values |= _close_in_mlflow(config.status)
+    elif status == UNKNOWN:
+        values["error"] = f"Kubeflow says {config.status or 'nothing'} of a run that has ended; see the run's page"
+    values |= found
     return {key: redacted(value) for key, value in values.items() if value}
 
 
-def _close_in_mlflow(status: str) -> dict[str, str]:
-    """Closes the run in MLflow; what the steps have written there, as far as MLflow answers."""
+def _close_in_mlflow(status: str) -> tuple[str, dict[str, str]]:
+    """Closes the run in MLflow; how it ended, and what the steps have written there, as far as MLflow answers."""
     found: dict[str, str] = {}
     try:
+        found |= pipeline_run.reported_outcome()
+        if status == UNKNOWN and os.environ.get(tracking.RUN_ID):
+            status = "SUCCEEDED" if _REACHED_THE_END & found.keys() else "FAILED"
         if status not in _MLFLOW_STATUS:
             step, error = pipeline_run.reported_failure()
-            found |= {"failed_step": step, "error": error} if step else {}
-        found |= pipeline_run.reported_outcome()
+            found = ({"failed_step": step, "error": error} if step else {}) | found
         run = pipeline_run.finish(_MLFLOW_STATUS.get(status, "FAILED"))
         if run is not None:
             found |= {"mlflow_run": run, "mlflow_link": pipeline_run.link()}
     except Exception as error:  # Whatever MLflow raises.
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         log.warning("the run's end is not in MLflow", error=redacted(first[:300]))
-    return found
+    return status, found
 
 
 def _kubeflow_link() -> str:

@@ -96,7 +96,7 @@ def test_servers_have_probes_and_resources(overlay: Manifests) -> None:
 def test_our_image_is_the_one_that_the_pipeline_names(overlay: Manifests, local: Manifests) -> None:
     ours = [c["image"] for pods in overlay.pods() for c in all_containers(pods) if "stepcoder/" in c["image"]]
     repository, _, version = images.TOOLS.rpartition(":")
-    wanted = images.TOOLS if overlay is local else f"registry.example.com/{repository}:{version}"
+    wanted = images.TOOLS if overlay is local else f"registry.example.com/team/{repository}:{version}"
     assert ours, "the sandbox at least"
     assert set(ours) == {wanted}, "change the version in manifests/ with the one in stepcoder/__init__.py"
 
@@ -115,7 +115,7 @@ def test_training_jobs_start_from_a_runtime_that_meets_the_standard(overlay: Man
     (container,) = pods["spec"]["containers"]
     # Kubeflow Trainer's names of the job and the container that the TrainJob patches.
     assert (job["name"], container["name"]) == ("node", "node")
-    prefix = "" if overlay is local else "registry.example.com/"
+    prefix = "" if overlay is local else "registry.example.com/team/"
     assert container["image"] == f"{prefix}{images.TRAINER}"
 
 

@@ -70,3 +70,17 @@ def test_the_table_of_folders_is_whole() -> None:
     (table,) = re.findall(r"\| folder \| what is in it.*?\n\n", README, re.DOTALL)
     assert folders == set(re.findall(r"^\| `([\w/]+)` \|", table, re.MULTILINE))
     assert folders >= {f"overlays/{name}" for name in OVERLAYS}
+
+
+def test_the_examples_and_the_guide_fit_the_production_overlay(production: Manifests) -> None:
+    assert production.of("ConfigMap")["stepcoder"]["data"]["HF_HUB_OFFLINE"] == "1"
+    images = [pod.spec["containers"][0]["image"] for pod in production.pods()]
+    for name in ("production", "smoke", "weekly"):
+        text = (ROOT / "pipelines" / "examples" / f"{name}.yaml").read_text()
+        content = yaml.safe_load(text)
+        # A closed hub: a model's name there would end at the first step.
+        assert content.get("parameters", content)["base_model"].startswith("s3://")
+        assert re.search(r"# tools_image: (\S+)", text)[1] in images
+    guide = (ROOT / "docs" / "production.md").read_text()
+    assert re.search(r"`queue: (\S+)`", guide)[1] in production.of("LocalQueue")
+    assert all(image in guide for image in images)

@@ -52,3 +52,46 @@ def test_without_mlflow_the_run_is_still_told(monkeypatch: pytest.MonkeyPatch) -
         message = notify(NotifyConfig(status="FAILED", error="Task run failed."))
     assert "status=FAILED" in message
     assert "error=Task run failed." in message
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "COMPLETE", "CACHED"])
+def test_success_is_success_by_each_name_that_kubeflow_has_for_it(state: str, inside_a_pipeline: None) -> None:
+    message = notify(NotifyConfig(status=state))
+    assert "status=SUCCEEDED" in message
+    assert "failed_step" not in message
+    assert status_in_mlflow() == "FINISHED"
+
+
+@pytest.mark.parametrize("state", ["CANCELED", "CANCELLED"])
+def test_a_run_that_was_cancelled_is_not_told_as_failed(state: str, inside_a_pipeline: None) -> None:
+    assert "status=CANCELLED" in notify(NotifyConfig(status=state))
+    assert status_in_mlflow() == "KILLED"
+
+
+# Kubeflow 2.16 says so of every pipeline in a pipeline, however it ended.
+@pytest.mark.parametrize("reported", [{"version": "stepcoder 3"}, {"outcome": "no new data"}])
+def test_where_kubeflow_says_running_the_last_step_tells_of_success(
+    reported: dict[str, str], inside_a_pipeline: None
+) -> None:
+    pipeline_run.report_failure("ppo-stage-1", "an attempt that a retry mended")
+    pipeline_run.report_outcome(**reported)
+    message = notify(NotifyConfig(status="RUNNING"))
+    assert "status=SUCCEEDED" in message
+    assert "ppo-stage-1" not in message
+    assert status_in_mlflow() == "FINISHED"
+
+
+def test_where_kubeflow_says_running_and_the_last_step_nothing_the_run_has_failed(inside_a_pipeline: None) -> None:
+    pipeline_run.report_failure("sft", "the dataset holds no problems")
+    message = notify(NotifyConfig(status="RUNNING"))
+    assert "status=FAILED" in message
+    assert "failed_step=sft error=the dataset holds no problems" in message
+    assert status_in_mlflow() == "FAILED"
+
+
+def test_a_state_that_tells_nothing_stays_unknown_without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(tracking.RUN_ID, "weekly-8")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    message = notify(NotifyConfig(status="RUNNING"))
+    assert "status=UNKNOWN" in message
+    assert "Kubeflow says RUNNING" in message

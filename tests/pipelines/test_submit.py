@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -102,6 +103,62 @@ def test_a_name_that_stands_twice_is_a_fault(tmp_path: Path) -> None:
     file.write_text("ppo:\n  steps: 1\n  steps: 2\n")
     with pytest.raises(DataError, match=r"'steps' stands twice.*line 3"):
         read_declared(file)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sft: &s {epochs: *s}\n",
+        "tolerations: &s [*s]\n",
+        "node_selector: {a: !!timestamp 2026-11-21}\n",
+        'problems: "\\ud800"\n',
+        "nodes: 1" + "0" * 5000 + "\n",
+        "tolerations: " + "[" * 3000 + "]" * 3000 + "\n",
+        "? [a, b]\n: 1\n",
+        "? {a: b}\n: 1\n",
+    ],
+    ids=[
+        "a ring",
+        "a ring in a list",
+        "a date",
+        "half a character",
+        "digits",
+        "depth",
+        "a list as name",
+        "settings as name",
+    ],
+)
+def test_what_json_cannot_carry_is_a_fault_of_the_file(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(content)
+    with pytest.raises(DataError, match=re.escape(str(file))):
+        read_declared(file)
+
+
+def test_whole_numbers_that_kubeflow_would_round_are_faults() -> None:
+    given = {"problems": "p", "base_model": "m", "sft": {"seed": 2**53}}
+    assert resolve(read_compiled(PIPELINE), given, where="run.yaml")["sft"]["seed"] == 2**53
+    changes = ["sft.seed=9007199254740993", "ppo.steps=" + "9" * 5000, "ppo.seed=" + "[" * 100_000]
+    with pytest.raises(DataError) as raised:
+        resolve(read_compiled(PIPELINE), given, changes, where="run.yaml")
+    said = str(raised.value).splitlines()
+    assert said[0] == "--set sft.seed: holds a whole number beyond 2^53, which Kubeflow would round"
+    assert {line.partition(":")[0] for line in said[1:]} == {"ppo.steps", "ppo.seed"}
+
+
+def test_amounts_that_kubernetes_would_refuse_hours_later_are_faults() -> None:
+    given = {"problems": "p", "base_model": "m"}
+    right = {"nodes": 2, "gpus_per_node": 0, "cpu_per_node": "32", "memory_per_node": "1.5Ti", "training_gpus": "0"}
+    assert resolve(read_compiled(PIPELINE), given | right, where="run.yaml") == given | right
+    wrong = {"nodes": -1, "cpu_per_node": "many", "memory_per_node": "512GB", "evaluation_gpus": "one"}
+    with pytest.raises(DataError) as raised:
+        resolve(read_compiled(PIPELINE), given | wrong, where="run.yaml")
+    assert str(raised.value).splitlines() == [
+        'evaluation_gpus: must be a whole number as a text, such as "8", not "one"',
+        "nodes=-1, gpus_per_node=1.0: too few for a TrainJob",
+        "cpu_per_node=many: is no amount as Kubernetes writes it, such as 32 or 512Gi",
+        "memory_per_node=512GB: is no amount as Kubernetes writes it, such as 32 or 512Gi",
+    ]
 
 
 def test_settings_are_laid_over_the_pipelines_defaults() -> None:
@@ -494,6 +551,18 @@ def test_an_address_where_nothing_listens_is_named(capsys: pytest.CaptureFixture
 def test_without_an_address_it_says_how_to_give_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert submitted() == 2
     assert "set KF_PIPELINES_ENDPOINT or --host" in capsys.readouterr().err
+
+
+def test_an_address_without_a_scheme_is_asked_by_https(capsys: pytest.CaptureFixture[str]) -> None:
+    assert submitted("--host", "httpd.invalid") == 1
+    assert "https://httpd.invalid cannot be reached" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("seconds", ["-1", "0", "nan", "inf", "soon"])
+def test_a_pause_that_is_none_is_refused_before_anything_is_sent(seconds: str, api: KubeflowApi) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        submitted("--wait", "--every", seconds)
+    assert not api.requests
 
 
 def test_in_a_pod_its_service_and_its_namespace_are_the_default(

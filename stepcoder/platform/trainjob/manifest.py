@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ _USER: Final = 65534
 _OWN_TO_THE_POD: Final = ("ARGO_", "KFP_", "KUBERNETES_", "PET_")
 """Beginnings of the names of variables that Kubeflow sets for one pod alone."""
 
+_QUANTITY: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]+)?")
+
 Object = dict[str, Any]
 
 
@@ -53,8 +56,16 @@ class Machines:
     """Kueue's LocalQueue; empty: none."""
 
     def __post_init__(self) -> None:
+        faults = []
         if self.nodes < 1 or self.gpus_per_node < 0:
-            raise DataError(f"nodes={self.nodes}, gpus_per_node={self.gpus_per_node}: too few for a TrainJob")
+            faults.append(f"nodes={self.nodes}, gpus_per_node={self.gpus_per_node}: too few for a TrainJob")
+        faults += [
+            f"{name}={amount}: is no amount as Kubernetes writes it, such as 32 or 512Gi"
+            for name, amount in (("cpu_per_node", self.cpu_per_node), ("memory_per_node", self.memory_per_node))
+            if amount and not _QUANTITY.fullmatch(amount)
+        ]
+        if faults:
+            raise DataError("\n".join(faults))
 
     @property
     def ranks(self) -> int:
