@@ -11,6 +11,8 @@ from tests.servers import swift as swift_server
 
 # Before torch is imported anywhere: figures and times must not depend on how many cores are free.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Most tests of training have no MLflow; a step would wait a minute for it at its end.
+os.environ.setdefault("STEPCODER_MLFLOW_WAIT", "0")
 
 
 @pytest.hookimpl(wrapper=True)

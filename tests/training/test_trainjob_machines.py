@@ -94,6 +94,7 @@ def trainer(swift: Swift, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     own: Any = {**OWN_POD, "spec": {**OWN_POD["spec"], "containers": [{**OWN_POD["spec"]["containers"][1]}]}}
     own["spec"]["containers"][0]["env"] = [
         {"name": "MLFLOW_TRACKING_URI", "value": "http://127.0.0.1:9"},
+        {"name": "STEPCODER_MLFLOW_WAIT", "value": "0"},
         *(reference("secret", "stepcoder", name) for name in swift.environment),
     ]
     kubernetes = Kubernetes(pods={own["metadata"]["name"]: own})
