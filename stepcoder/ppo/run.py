@@ -298,5 +298,5 @@ class _Stage:
         self.beta, self.moments = state["beta"], Moments(**state["moments"])
         if ranks.is_main():
             tracker.resume(place / METRICS_NAME)
-        log.info("resumed", step=done, of=self.config.steps)
+        log.info("resumed", after=done, of=self.config.steps)
         return done

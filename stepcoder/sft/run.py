@@ -122,7 +122,7 @@ def _optimise(
         trained.load(place, "policy")
         if ranks.is_main():
             tracker.resume(place / METRICS_NAME)
-        log.info("resumed", step=done, of=total)
+        log.info("resumed", after=done, of=total)
 
     def checkpoint(folder: Path) -> None:
         trained.save(folder, "policy")
