@@ -19,8 +19,16 @@ from stepcoder.sandbox.container import FOLDER_LABEL
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
 
+# Tests that run in the background ignore the signal of Ctrl-C, and what they start inherits that.
+COMMAND = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("pipelines.local", run_name="__main__")
+"""
+
+
 def start(folder: Path, own_tmp: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pipelines.local", "--preset", "smoke", "--runner", "docker", *arguments]
+    command = [sys.executable, "-c", COMMAND, "--preset", "smoke", "--runner", "docker", *arguments]
     environment = os.environ | {"STEPCODER_HOME": str(folder), "TMPDIR": str(own_tmp), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, "--out", str(folder / own_tmp.name)],
