@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
@@ -28,4 +29,6 @@ def forkserver() -> Forked:
 
 def _exit_with(command: Command, arguments: Sequence[str], environment: dict[str, str]) -> None:
     os.environ.update(environment)
+    # Tests that run in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(command(arguments))
