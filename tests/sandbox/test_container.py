@@ -118,8 +118,10 @@ def test_closing_leaves_no_container_and_no_folder(engine: Any) -> None:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from stepcoder.sandbox import open_sandbox
+# Tests that run in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sandbox = open_sandbox("docker", 1)
 print("ready", flush=True)
 if sys.argv[1] == "leave":
