@@ -5,9 +5,7 @@ Each module starts one as a context manager, with its data below a folder that i
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -17,7 +15,6 @@ from pathlib import Path
 
 MISSING = "no environment with the servers: run `make servers`, or name one by STEPCODER_SERVERS_VENV"
 _REPOSITORY = Path(__file__).resolve().parents[2]
-_PR_SET_PDEATHSIG = 1
 
 
 def program(name: str) -> Path | None:
@@ -56,17 +53,16 @@ def running(
     Raises:
         RuntimeError: one has ended, or they do not answer in time; with the end of their logs.
     """
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: between fork and exec little may be done
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, command in commands.items():
             with (logs / f"{name}.log").open("ab") as log:
                 processes[name] = subprocess.Popen(
-                    command,
+                    # By a program of its own: a fork of a process that has trained fails for want of memory.
+                    ["setpriv", "--pdeathsig", "KILL", *command],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
-                    preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
                 )
         end = time.monotonic() + seconds
         while not ready():

@@ -6,7 +6,6 @@ PostgreSQL comes from Debian's packages (`apt-get install postgresql`) and liste
 from __future__ import annotations
 
 import os
-import pwd
 import secrets
 import shutil
 import signal
@@ -166,15 +165,17 @@ def _database(log: Path) -> Iterator[Path]:
     binaries = _postgres()
     # PostgreSQL refuses to run as root, and its own user may not enter a test's folder: it gets one of its own.
     folder = Path(tempfile.mkdtemp(prefix="stepcoder-postgres-"))
-    owner = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+    # By `runuser`: a fork of a process that has trained fails for want of memory.
+    as_owner = []
     if os.getuid() == 0:
-        shutil.chown(folder, owner)
+        as_owner = ["runuser", "-u", "postgres", "--"]
+        shutil.chown(folder, "postgres")
     folder.chmod(0o711)
     data = folder / "data"
 
     def run(name: str, *arguments: str) -> None:
         done = subprocess.run(
-            [str(binaries / name), *arguments], user=owner, cwd=folder, text=True, capture_output=True, timeout=60
+            [*as_owner, str(binaries / name), *arguments], cwd=folder, text=True, capture_output=True, timeout=60
         )
         if done.returncode:
             raise RuntimeError(f"{name}: {done.stderr or done.stdout}")
