@@ -21,7 +21,7 @@ from stepcoder.errors import DataError, StepCoderError
 if TYPE_CHECKING:
     import kfp
 
-TESTED = (2, 16)
+OLDEST = (2, 16)
 """The oldest server that this project is meant for."""
 PAUSES = (1.0, 2.0, 4.0)
 """Seconds before each further try of a request, and before each look for what an unanswered request has made."""
@@ -64,10 +64,10 @@ class Kubeflow:
         if health.get("multi_user") and not self.namespace:
             raise DataError(f"{host} has many users: --namespace is missing (the one of your profile)")
         version = re.match(r"v?(\d+)\.(\d+)", str(health.get("tag_name", "")))
-        if version and (int(version[1]), int(version[2])) < TESTED:
+        if version and (int(version[1]), int(version[2])) < OLDEST:
             say(
                 f"warning: {host} is Kubeflow Pipelines {health['tag_name']}; this project needs "
-                f"{'.'.join(map(str, TESTED))} or newer"
+                f"{'.'.join(map(str, OLDEST))} or newer"
             )
 
     def call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

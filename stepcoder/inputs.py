@@ -15,7 +15,7 @@ from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
-from stepcoder.platform.redaction import redacted
+from stepcoder.platform.redaction import first_line, redacted
 from stepcoder.prerequisites import models, stores
 from stepcoder.prerequisites.checks import SECONDS, Check, named, raise_all, run_all
 from stepcoder.problems import Format
@@ -146,8 +146,8 @@ def champion(model_name: str, alias: str) -> tuple[str, str]:
 
 def registry_error(error: Exception) -> StepCoderError:
     """MLflow's error in our words, without the password that its address may hold."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    return StepCoderError(redacted(f"MLflow at {tracking.tracking_uri()}: the registry cannot be read: {text}"))
+    where = redacted(tracking.tracking_uri())
+    return StepCoderError(f"MLflow at {where}: the registry cannot be read: {first_line(error)}")
 
 
 def _import_clients() -> None:

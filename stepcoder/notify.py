@@ -10,7 +10,7 @@ from stepcoder.errors import DataError
 from stepcoder.platform import pipeline_run, tracking, webhook
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
-from stepcoder.platform.redaction import redacted
+from stepcoder.platform.redaction import first_line, redacted
 from stepcoder.prerequisites.checks import named
 
 log = get_logger("notify")
@@ -121,8 +121,7 @@ def _close_in_mlflow(status: str) -> tuple[str, dict[str, str]]:
         if run is not None:
             found |= {"mlflow_run": run, "mlflow_link": pipeline_run.link()}
     except Exception as error:  # Whatever MLflow raises.
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        log.warning("the run's end is not in MLflow", error=redacted(first[:300]))
+        log.warning("the run's end is not in MLflow", error=first_line(error))
     return status, found
 
 

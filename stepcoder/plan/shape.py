@@ -9,6 +9,7 @@ from typing import Any
 
 from stepcoder.errors import DataError
 from stepcoder.platform import storage
+from stepcoder.platform.redaction import first_line
 
 
 def _llama(
@@ -104,7 +105,7 @@ def shape_of(model: str) -> Shape:
             network = AutoModelForCausalLM.from_config(config)
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{model}: no causal language model can be built from its config.json: {_line(error)}"
+            f"{model}: no causal language model can be built from its config.json: {first_line(error)}"
         ) from error
     return _measured(network)
 
@@ -162,10 +163,6 @@ def _config(model: str) -> Any:
         return AutoConfig.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"{model}: neither a folder nor a Hugging Face id whose config.json can be read ({_line(error)}); "
+            f"{model}: neither a folder nor a Hugging Face id whose config.json can be read ({first_line(error)}); "
             f"named shapes: {', '.join(NAMED)}"
         ) from error
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]

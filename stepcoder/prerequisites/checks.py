@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform.logs import get_logger
-from stepcoder.platform.redaction import SECRET_VARIABLES, redacted
+from stepcoder.platform.redaction import SECRET_VARIABLES, first_line, redacted
 
 log = get_logger("resolve-inputs")
 
@@ -55,7 +55,7 @@ def run_all(checks: Iterable[Check]) -> tuple[dict[str, Any], list[Fault]]:
         except StepCoderError as error:
             faults += _faults(check, str(error), isinstance(error, DataError))
         except Exception as error:  # Whatever a library raises: it must not hide what the other checks find.
-            faults += _faults(check, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}", False)
+            faults += _faults(check, f"{type(error).__name__}: {first_line(error)}", False)
     return results, faults
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import storage
 from stepcoder.platform.logs import get_logger
+from stepcoder.platform.redaction import first_line
 from stepcoder.prerequisites.checks import named
 
 log = get_logger("resolve-inputs")
@@ -151,10 +152,10 @@ def _find_in_cache(name: str, place: str, error: Exception) -> BaseModel:
 
     cached = huggingface_hub.try_to_load_from_cache(name, CONFIG)
     if not isinstance(cached, str):
-        text = str(error).strip().partition("\n")[0][:200] or type(error).__name__
         raise DataError(
-            f"{name}: is neither a folder here nor in the local cache, and {place} cannot be asked ({text}); mend "
-            f"{named('HF_ENDPOINT', 'HF_HUB_OFFLINE')}, or give a folder or an s3:// address"
+            f"{name}: is neither a folder here nor in the local cache, and {place} cannot be asked "
+            f"({first_line(error)}); mend {named('HF_ENDPOINT', 'HF_HUB_OFFLINE')}, or give a folder or an s3:// "
+            "address"
         ) from error
     log.warning("the hub cannot be asked; the model in the local cache is taken", model=name)
     folder = Path(cached).parent

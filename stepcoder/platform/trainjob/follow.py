@@ -14,6 +14,7 @@ from dataclasses import replace
 from stepcoder.errors import StepCoderError
 from stepcoder.platform import storage
 from stepcoder.platform.config import StepConfig
+from stepcoder.platform.redaction import first_line
 from stepcoder.platform.trainjob.cluster import DEFAULT_PACE, Cluster, Pace, log
 from stepcoder.platform.trainjob.manifest import RUN_LABEL, STEP_LABEL, Machines, Object, manifest, outputs
 from stepcoder.platform.trainjob.telling import Lines, Waiting, condition, failure
@@ -119,7 +120,7 @@ def _cancelling(cluster: Cluster, name: str) -> Iterator[None]:
                 hasty.delete(name, at_once=True)
                 log.warning("cancelled; the TrainJob is deleted", name=name)
         except Exception as error:  # Nothing else can be done; the end of the run takes it along.
-            log.warning("the TrainJob may still run", name=name, error=str(error).split("\n")[0])
+            log.warning("the TrainJob may still run", name=name, error=first_line(error))
         raise
 
 
