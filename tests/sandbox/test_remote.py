@@ -143,13 +143,17 @@ def test_cut_connections_lose_and_double_nothing(service: Service, every: int) -
         with RemoteSandbox(proxy.address, patience=60) as sandbox:
             delivered: dict[str, int] = {}
             futures: list[Future[Verdict]] = []
-            for number in range(2000 * every, 2000 * every + 600):
-                future = sandbox.submit(right(number))
+            deadline = time.monotonic() + 60
+            # How many jobs share an answer depends on the machine; the cuts do not.
+            while len(futures) < 600 or (proxy.cuts < 3 and time.monotonic() < deadline):
+                future = sandbox.submit(right(2000 * every + len(futures)))
                 future.add_done_callback(
                     lambda f: delivered.update({f.result().id: delivered.get(f.result().id, 0) + 1})
                 )
                 futures.append(future)
-                if number % 40 == 0:
+                if len(futures) >= 600:
+                    future.result(timeout=60)
+                elif len(futures) % 40 == 0:
                     time.sleep(0.02)
             verdicts = [future.result(timeout=60) for future in futures]
     finally:
@@ -157,7 +161,7 @@ def test_cut_connections_lose_and_double_nothing(service: Service, every: int) -
     assert proxy.cuts >= 3
     assert are_right(verdicts)
     assert set(delivered.values()) == {1}
-    assert len(delivered) == 600
+    assert len(delivered) == len(futures)
 
 
 @pytest.mark.parametrize("how", ["kill", "terminate"])
