@@ -51,7 +51,7 @@ def test_a_broken_line_is_named_and_the_others_are_read(tmp_path):
         (b"[]", "list is empty"),
         (b'[{"a": 1},\n {"a": 2', "line 2"),
         (b"\xff\xfe\x00", "not UTF-8 text .byte 0"),
-        (gzip.compress(b'{"a": 1}\n' * 100)[:-12], "damaged or cut off"),
+        (gzip.compress(b'{"a": 1}\n' * 100, mtime=0)[:-12], "damaged or cut off"),
     ],
 )
 def test_a_file_that_cannot_be_read_at_all_says_why(tmp_path, data, says):
