@@ -45,7 +45,9 @@ STEPS = {
     "gate": Step("stepcoder.registry", "GateConfig", "gate", "decide whether a candidate beats the champion"),
     "register": Step("stepcoder.registry", "RegisterConfig", "register", "register a policy in MLflow with lineage"),
     "rollback": Step("stepcoder.registry", "RollbackConfig", "rollback", "take the champion back"),
-    "send-metrics": Step("stepcoder.platform.unsent", "SendConfig", "send", "complete a step's record in MLflow"),
+    "send-metrics": Step(
+        "stepcoder.platform.tracking.unsent", "SendConfig", "send", "complete a step's record in MLflow"
+    ),
     "notify": Step("stepcoder.notify", "NotifyConfig", "notify", "tell how a run ended"),
 }
 

@@ -11,19 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
-from stepcoder.errors import DataError, StepCoderError
+from stepcoder.errors import DataError
 from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
-from stepcoder.platform.redaction import first_line, redacted
+from stepcoder.platform.tracking import model_registry
+from stepcoder.platform.tracking.model_registry import DIGEST_TAG
 from stepcoder.prerequisites import models, stores
 from stepcoder.prerequisites.checks import SECONDS, Check, named, raise_all, run_all
 from stepcoder.problems import Format
 
 log = get_logger("resolve-inputs")
 
-DIGEST_TAG = "stepcoder.policy_digest"
-"""Tag by which registration names a version's checkpoint by content."""
 _MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
 
@@ -131,23 +130,10 @@ def champion(model_name: str, alias: str) -> tuple[str, str]:
     Raises:
         StepCoderError: the registry cannot be reached.
     """
-    mlflow_client = tracking.client()
-    from mlflow.exceptions import MlflowException
-
-    try:
-        version = mlflow_client.get_model_version_by_alias(model_name, alias)
-    except MlflowException as error:
-        if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
-            return "", ""
-        # Training without knowing the champion would end in a gate that has nothing to compare with.
-        raise registry_error(error) from error
-    return str(version.source), str(version.tags.get(DIGEST_TAG, ""))
-
-
-def registry_error(error: Exception) -> StepCoderError:
-    """MLflow's error in our words, without the password that its address may hold."""
-    where = redacted(tracking.tracking_uri())
-    return StepCoderError(f"MLflow at {where}: the registry cannot be read: {first_line(error)}")
+    # Training without knowing the champion would end in a gate that has nothing to compare with.
+    with model_registry.reporting():
+        version = model_registry.holder(tracking.client(), model_name, alias)
+    return ("", "") if version is None else (str(version.source), str(version.tags.get(DIGEST_TAG, "")))
 
 
 def _import_clients() -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
-from stepcoder.inputs import problems_digest, registry_error
-from stepcoder.platform import pipeline_run, tracking
+from stepcoder.inputs import problems_digest
+from stepcoder.platform import tracking
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.redaction import first_line
+from stepcoder.platform.tracking import model_registry, pipeline_run
+from stepcoder.platform.tracking.model_registry import PARENTS_TAG
 
 log = get_logger("check-new-data")
 
-PARENTS_TAG: Final = "stepcoder.parents"
 """Tag by which registration names what a version was made from, as `name=digest, name=digest`."""
 
 
@@ -68,15 +68,9 @@ def newest(model_name: str) -> tuple[str, str]:
     Raises:
         StepCoderError: the registry cannot be read.
     """
-    mlflow_client = tracking.client()
-    from mlflow.exceptions import MlflowException
-
-    try:
-        versions = mlflow_client.search_model_versions(f"name = '{model_name}'", order_by=["version_number DESC"])
-    except MlflowException as error:
-        raise registry_error(error) from error
-    if not versions:
+    with model_registry.reporting():
+        last = model_registry.newest(tracking.client(), model_name)
+    if last is None:
         return "", ""
-    last = max(versions, key=lambda version: int(version.version))
     parents = dict(item.partition("=")[::2] for item in str(last.tags.get(PARENTS_TAG, "")).split(", "))
     return str(last.version), parents.get("problems", "")

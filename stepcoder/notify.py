@@ -7,10 +7,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from stepcoder.errors import DataError
-from stepcoder.platform import pipeline_run, tracking, webhook
+from stepcoder.platform import tracking, webhook
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.redaction import first_line, redacted
+from stepcoder.platform.tracking import pipeline_run
 from stepcoder.prerequisites.checks import named
 
 log = get_logger("notify")

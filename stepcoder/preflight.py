@@ -12,10 +12,10 @@ from stepcoder.evaluation.config import EvaluationConfig
 from stepcoder.inputs import ResolveConfig, Resolved, resolve
 from stepcoder.model.settings import TrainingConfig
 from stepcoder.notify import check_url
-from stepcoder.platform import pipeline_run
 from stepcoder.platform.config import StepConfig, parse
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.redaction import first_line
+from stepcoder.platform.tracking import pipeline_run
 from stepcoder.ppo.config import PpoConfig
 from stepcoder.prerequisites import models
 from stepcoder.prerequisites.checks import SECONDS, Check, Fault, named, raise_all

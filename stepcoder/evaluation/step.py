@@ -28,7 +28,7 @@ from stepcoder.platform import storage
 from stepcoder.platform.config import write_resolved
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import Tracker
-from stepcoder.platform.unsent import METRICS_NAME, UNSENT_NAME, send_all
+from stepcoder.platform.tracking.unsent import METRICS_NAME, UNSENT_NAME, send_all
 from stepcoder.problems import load_problems
 from stepcoder.problems.problem import Problem
 

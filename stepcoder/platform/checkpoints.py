@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from stepcoder.errors import DataError
-from stepcoder.platform import ranks, s3, storage
+from stepcoder.platform import ranks, storage
 from stepcoder.platform.logs import get_logger
+from stepcoder.platform.storage import s3
 
 MARKER = "complete.json"
 

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 from stepcoder.errors import StepCoderError
-from stepcoder.platform import logs, pipeline_run
+from stepcoder.platform import logs
 from stepcoder.platform.redaction import first_line, redacted
+from stepcoder.platform.tracking import pipeline_run
 
 FAILED = "failed"
 """The event of a log line that says why a step failed; one line a fault."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stepcoder.errors import DataError
 from stepcoder.platform.storage import exists, fetch, publishing
-from stepcoder.platform.unsent import METRICS_NAME, UNSENT_NAME
+from stepcoder.platform.tracking.unsent import METRICS_NAME, UNSENT_NAME
 
 SUMMARY_NAME = "summary.json"
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from stepcoder.errors import StepCoderError
-from stepcoder.platform import s3, storage
-from stepcoder.platform.s3_errors import reporting
+from stepcoder.platform import storage
+from stepcoder.platform.storage import s3
+from stepcoder.platform.storage.s3_errors import reporting
 from stepcoder.prerequisites.checks import named
 
 VARIABLES: Final = ("AWS_ENDPOINT_URL", "AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

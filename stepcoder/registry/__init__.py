@@ -3,7 +3,6 @@
 Measuring lives in `stepcoder.evaluation`; nothing here loads weights or imports torch.
 """
 
-from stepcoder.registry.champions import champion
 from stepcoder.registry.gate import Decision, GateConfig, gate
 from stepcoder.registry.register import RegisterConfig, Registration, register
 from stepcoder.registry.rollback import Rollback, RollbackConfig, rollback
@@ -15,7 +14,6 @@ __all__ = [
     "Registration",
     "Rollback",
     "RollbackConfig",
-    "champion",
     "gate",
     "register",
     "rollback",

@@ -9,40 +9,10 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
-from stepcoder.errors import StepCoderError
-from stepcoder.platform import tracking
-from stepcoder.platform.redaction import first_line
-
-TAG: Final = "stepcoder."
-"""Prefix of the tags of a version and of a registered model."""
-_ABSENT: Final = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
-"""What MLflow answers for an unknown model, version or alias."""
-
-
-def champion(model_name: str, alias: str = "champion") -> str | None:
-    """The address of the version that carries the alias; None when there is none.
-
-    Raises:
-        StepCoderError: MLflow cannot be reached.
-    """
-    with reporting():
-        found = holder(tracking.client(), model_name, alias)
-    return None if found is None else str(found.source)
-
-
-def holder(client: Any, model_name: str, alias: str) -> Any:
-    """The version that carries the alias; None when there is none."""
-    return _unless_absent(lambda: client.get_model_version_by_alias(model_name, alias))
-
-
-def version_of(client: Any, model_name: str, number: str) -> Any:
-    """A version by its number; None when there is none."""
-    return _unless_absent(lambda: client.get_model_version(model_name, number))
+from stepcoder.platform.tracking.model_registry import TAG
 
 
 def previous(version: Any, alias: str) -> str | None:
@@ -101,27 +71,3 @@ def person() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # A container may run as any number.
         return f"uid {os.getuid()}"
-
-
-@contextmanager
-def reporting() -> Iterator[None]:
-    """Turns MLflow's errors into ours."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        yield
-    except MlflowException as error:
-        raise StepCoderError(
-            f"MLflow's model registry: {first_line(error)}; check MLFLOW_TRACKING_URI and the account's rights"
-        ) from error
-
-
-def _unless_absent(ask: Any) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return ask()
-    except MlflowException as error:
-        if error.error_code in _ABSENT:
-            return None
-        raise

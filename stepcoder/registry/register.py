@@ -13,18 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 import stepcoder
 from stepcoder.errors import DataError
-from stepcoder.platform import pipeline_run, storage, tracking
+from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig, write_resolved
 from stepcoder.platform.logs import get_logger
+from stepcoder.platform.tracking import model_registry, pipeline_run
+from stepcoder.platform.tracking.model_registry import DIGEST_TAG, PARENTS_TAG, TAG
 from stepcoder.registry import champions
-from stepcoder.registry.champions import TAG
 from stepcoder.registry.gate import DECISION_NAME, Decision
 from stepcoder.registry.measured import read_evaluation
 
 log = get_logger("register-model")
 
 REGISTRATION_NAME: Final = "registration.json"
-POLICY_DIGEST: Final = f"{TAG}policy_digest"
 """Tag that names a version's checkpoint by content: one version for each."""
 
 
@@ -106,11 +106,11 @@ def register(config: RegisterConfig) -> Registration:
     """
     source = _source(config.policy)
     facts = _facts(config)
-    with champions.reporting():
+    with model_registry.reporting():
         client = tracking.client()
         _ensure_model(client, config.model_name)
         version, created = _version(client, config, facts, source)
-        current = champions.holder(client, config.model_name, config.champion_alias)
+        current = model_registry.holder(client, config.model_name, config.champion_alias)
         promote, why = _still_holds(config, facts, current, version)
         if promote and (current is None or current.version != version.version):
             champions.move(
@@ -140,7 +140,7 @@ def register(config: RegisterConfig) -> Registration:
         with storage.staged(config.out) as folder:
             storage.write_text(folder / REGISTRATION_NAME, registration.model_dump_json(indent=2) + "\n")
             write_resolved(config, folder)
-    with champions.reporting():
+    with model_registry.reporting():
         _tell(registration, facts.pass_at_1)
     log.info(
         "registered",
@@ -251,9 +251,9 @@ def _version(client: Any, config: RegisterConfig, facts: _Facts, source: str) ->
             log.info("registered before at another address", version=found[0].version, source=found[0].source)
         return found[0], False
     tags = {
-        POLICY_DIGEST: facts.policy_digest,
+        DIGEST_TAG: facts.policy_digest,
         f"{TAG}dataset_digest": facts.dataset_digest,
-        f"{TAG}parents": ", ".join(config.parents),
+        PARENTS_TAG: ", ".join(config.parents),
         f"{TAG}run_id": _run_of(config),
         f"{TAG}code_version": stepcoder.__version__,
         f"{TAG}evaluation": config.evaluation,
@@ -276,7 +276,7 @@ def _version(client: Any, config: RegisterConfig, facts: _Facts, source: str) ->
 
 def _versions(client: Any, config: RegisterConfig, facts: _Facts) -> list[Any]:
     """Versions of the checkpoint, the oldest first."""
-    wanted = f"name = '{config.model_name}' and tag.`{POLICY_DIGEST}` = '{facts.policy_digest}'"
+    wanted = f"name = '{config.model_name}' and tag.`{DIGEST_TAG}` = '{facts.policy_digest}'"
     return sorted(client.search_model_versions(wanted), key=lambda version: int(version.version))
 
 
@@ -319,7 +319,7 @@ def _still_holds(config: RegisterConfig, facts: _Facts, current: Any, version: A
 
 def _kept(client: Any, config: RegisterConfig, version: Any, why: str) -> tuple[bool, str]:
     """Whether the alias is still here: MLflow has no exchange that fails when two registrations meet."""
-    now = champions.holder(client, config.model_name, config.champion_alias)
+    now = model_registry.holder(client, config.model_name, config.champion_alias)
     if now is not None and now.version == version.version:
         return True, why
     other = "none" if now is None else now.version

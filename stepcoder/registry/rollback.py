@@ -11,6 +11,7 @@ from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
+from stepcoder.platform.tracking import model_registry
 from stepcoder.registry import champions
 
 log = get_logger("rollback")
@@ -67,9 +68,9 @@ def rollback(config: RollbackConfig) -> Rollback:
         StepCoderError: MLflow or the object store cannot be reached, or someone else moved the alias at this moment.
     """
     name, alias = config.model_name, config.champion_alias
-    with champions.reporting():
+    with model_registry.reporting():
         client = tracking.client()
-        current = champions.holder(client, name, alias)
+        current = model_registry.holder(client, name, alias)
         target = _target(client, config, current)
         if config.check_weights:
             _check_weights(config, target)
@@ -81,7 +82,7 @@ def rollback(config: RollbackConfig) -> Rollback:
             champions.pardon(client, name, alias, number)
         # Going back keeps what the version itself once replaced, so that the next rollback goes one further.
         champions.move(client, name, alias, target, before=now if config.to else None, by=by, why=why)
-        after = champions.holder(client, name, alias)
+        after = model_registry.holder(client, name, alias)
     if after is None or str(after.version) != number:
         raise StepCoderError(
             f"{name}: somebody else moved the alias {alias} at the same moment, to version "
@@ -108,7 +109,7 @@ def _target(client: Any, config: RollbackConfig, current: Any) -> Any:
             )
     if current is not None and str(current.version) == number:
         raise DataError(f"{name}: version {number} is the {alias} already")
-    target = champions.version_of(client, name, number)
+    target = model_registry.version_of(client, name, number)
     if target is None:
         raise DataError(f"{name}: there is no version {number}, it may have been deleted; {_others(client, name)}")
     return target

@@ -19,8 +19,8 @@ import pytest
 from kfp import local
 
 from pipelines.stepcoder import build
-from stepcoder.inputs import DIGEST_TAG
 from stepcoder.platform import tracking
+from stepcoder.platform.tracking.model_registry import DIGEST_TAG
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "problems.jsonl"
 REAL = {"resolve-inputs", "verify-dataset"}

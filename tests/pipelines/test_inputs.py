@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stepcoder import inputs
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.inputs import ResolveConfig, resolve
 from stepcoder.platform import storage, tracking
+from stepcoder.platform.tracking.model_registry import DIGEST_TAG
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def registered(name: str, source: str, **tags: str) -> None:
 def test_the_champion_is_found_by_its_alias(good: ResolveConfig, tmp_path: Path) -> None:
     assert (resolve(good).champion_uri, resolve(good).champion_digest) == ("", "")
     policy = str(checkpoint(tmp_path / "policy"))
-    registered("coder", policy, **{inputs.DIGEST_TAG: "abc"})
+    registered("coder", policy, **{DIGEST_TAG: "abc"})
     resolved = resolve(good.model_copy(update={"model_name": "coder"}))
     assert (resolved.champion_uri, resolved.champion_digest) == (policy, "abc")
     assert (resolved.start_model, resolved.start_model_digest) == (good.base_model, resolved.base_model_digest)

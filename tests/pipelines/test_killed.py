@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from stepcoder.inputs import DIGEST_TAG
+from stepcoder.platform.tracking.model_registry import DIGEST_TAG
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = [

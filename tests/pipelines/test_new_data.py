@@ -18,8 +18,10 @@ from pipelines.retraining import build_retraining
 from pipelines.stepcoder import build
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.inputs import problems_digest
-from stepcoder.new_data import PARENTS_TAG, NewDataConfig, check, newest
-from stepcoder.platform import pipeline_run, tracking
+from stepcoder.new_data import NewDataConfig, check, newest
+from stepcoder.platform import tracking
+from stepcoder.platform.tracking import pipeline_run
+from stepcoder.platform.tracking.model_registry import PARENTS_TAG
 from stepcoder.registry import RegisterConfig, register
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +95,7 @@ def test_missing_data_and_a_lost_registry_are_told(data: NewDataConfig, monkeypa
     with pytest.raises(DataError, match="there is no such file"):
         check(data.model_copy(update={"problems": "/no/such.jsonl"}))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(StepCoderError, match="the registry cannot be read"):
+    with pytest.raises(StepCoderError, match=r"model registry at http://127.0.0.1:9"):
         check(data)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from stepcoder.notify import NotifyConfig, notify
-from stepcoder.platform import pipeline_run, tracking
+from stepcoder.platform import tracking
+from stepcoder.platform.tracking import pipeline_run
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,8 @@ import pytest
 
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.notify import NotifyConfig, check_url, document, notify
-from stepcoder.platform import pipeline_run, tracking, webhook
+from stepcoder.platform import tracking, webhook
+from stepcoder.platform.tracking import pipeline_run
 
 PATH = "/services/T0/B0/VERYSECRET"
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from stepcoder.platform import s3_retries
+from stepcoder.platform.storage import s3_retries
 from tests.servers.swift import Swift
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stepcoder.platform import s3
+from stepcoder.platform.storage import s3
 
 
 def folder_of(root: Path, files: dict[str, str]) -> Path:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform import pipeline_run, tracking
+from stepcoder.platform import tracking
 from stepcoder.platform.entry import running
+from stepcoder.platform.tracking import pipeline_run
 
 
 @pytest.mark.parametrize(

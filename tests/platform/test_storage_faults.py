@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform import logs, s3, s3_transfers, storage
-from stepcoder.platform.manifest import MANIFEST, MARKER
+from stepcoder.platform import logs, storage
+from stepcoder.platform.storage import s3, s3_transfers
+from stepcoder.platform.storage.manifest import MANIFEST, MARKER
 from tests.platform.stores import folder_of, put, raw
 from tests.servers.proxy import Fault, Proxy, proxy
 from tests.servers.swift import Swift
@@ -317,7 +318,8 @@ def test_whatever_happens_it_is_whole_and_right_or_a_clear_error(
 PUBLISH = """
 import sys
 from pathlib import Path
-from stepcoder.platform import s3_transfers, storage
+from stepcoder.platform import storage
+from stepcoder.platform.storage import s3_transfers
 s3_transfers.PART = 5 << 20
 storage.publish(Path(sys.argv[1]), sys.argv[2])
 """

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform import logs, manifest, s3, s3_transfers, storage
-from stepcoder.platform.manifest import MANIFEST, MARKER
+from stepcoder.platform import logs, storage
+from stepcoder.platform.storage import manifest, s3, s3_transfers
+from stepcoder.platform.storage.manifest import MANIFEST, MARKER
 from tests.platform.stores import folder_of, put, raw
 
 pytestmark = pytest.mark.s3

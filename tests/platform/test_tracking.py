@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from stepcoder.platform import pipeline_run, tracking
+from stepcoder.platform import tracking
 from stepcoder.platform.redaction import redacted
-from stepcoder.platform.tracking import Tracker
+from stepcoder.platform.tracking import Tracker, pipeline_run
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +142,8 @@ def test_without_a_server_the_step_goes_on_and_says_so_once(
     dead_server: None, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("stepcoder"), "propagate", True)
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.0)
-    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("stepcoder.platform.tracking.tracker.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("stepcoder.platform.tracking.tracker.RETRY_SECONDS", 0.0)
     with Tracker.start("sft", tmp_path) as tracker:
         for step in range(1, 301):
             tracker.metrics({"loss": 1.0}, step=step)

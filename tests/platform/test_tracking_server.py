@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from stepcoder.cli import main
-from stepcoder.platform import history, pipeline_run, tracking, unsent
-from stepcoder.platform.tracking import Tracker
+from stepcoder.platform import history, tracking
+from stepcoder.platform.tracking import Tracker, pipeline_run, unsent
 from tests.servers import free_port
 from tests.servers.lossy import lossy_way
 from tests.servers.mlflow_server import MlflowServer
@@ -38,8 +38,8 @@ def server(
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", request.node.name)
     monkeypatch.delenv(tracking.RUN_ID, raising=False)
     monkeypatch.setenv(tracking.WAIT, "0")
-    monkeypatch.setattr(tracking, "FLUSH_SECONDS", 0.1)
-    monkeypatch.setattr(tracking, "RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("stepcoder.platform.tracking.tracker.FLUSH_SECONDS", 0.1)
+    monkeypatch.setattr("stepcoder.platform.tracking.tracker.RETRY_SECONDS", 0.1)
     return mlflow_server
 
 

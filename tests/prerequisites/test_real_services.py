@@ -9,7 +9,8 @@ import pytest
 from stepcoder.errors import StepCoderError
 from stepcoder.inputs import ResolveConfig, problems_digest, resolve
 from stepcoder.new_data import NewDataConfig, check
-from stepcoder.platform import pipeline_run, storage
+from stepcoder.platform import storage
+from stepcoder.platform.tracking import pipeline_run
 from stepcoder.registry import RegisterConfig, register
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.swift import Swift

@@ -11,7 +11,7 @@ import pytest
 
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.inputs import ResolveConfig, resolve
-from stepcoder.platform import s3
+from stepcoder.platform.storage import s3
 from stepcoder.prerequisites import stores
 from tests.servers.swift import Swift
 

@@ -7,7 +7,8 @@ import pytest
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import tracking
 from stepcoder.platform.config import parse
-from stepcoder.registry import Decision, RegisterConfig, champion, register
+from stepcoder.registry import Decision, RegisterConfig, register
+from tests.registry.registered import champion
 
 ADDRESS = "s3://models/runs/1/policy"
 

@@ -7,7 +7,8 @@ import pytest
 
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import tracking
-from stepcoder.registry import RegisterConfig, RollbackConfig, champion, register, rollback
+from stepcoder.registry import RegisterConfig, RollbackConfig, register, rollback
+from tests.registry.registered import champion
 
 pytestmark = pytest.mark.mlflow
 

@@ -12,10 +12,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform import s3_retries
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.redaction import redacted
-from stepcoder.platform.s3_errors import code_of, reporting
+from stepcoder.platform.storage import s3_retries
+from stepcoder.platform.storage.s3_errors import code_of, reporting
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

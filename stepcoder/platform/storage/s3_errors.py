@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform.redaction import redacted
-from stepcoder.platform.s3_retries import cause_of
+from stepcoder.platform.storage.s3_retries import cause_of
 
 _MISSING = {"NoSuchBucket", "NoSuchKey", "404"}
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}

@@ -18,43 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from stepcoder.platform import logs, unsent
-from stepcoder.platform.mlflow_api import (
-    PIPELINE,
-    RUN_ID,
-    RUN_ID_TAG,
-    STEP_TAG,
-    client,
-    experiment_id,
-    flatten,
-    home,
-    legal_name,
-    parent_run,
-    tracking_uri,
-)
-from stepcoder.platform.outbox import ERROR_TAG, METRICS_A_REQUEST, Outbox, StepRun
+from stepcoder.platform import logs
 from stepcoder.platform.redaction import first_line, redacted
-from stepcoder.platform.unsent import METRICS_NAME, SECONDS
+from stepcoder.platform.tracking import unsent
+from stepcoder.platform.tracking.mlflow_api import tracking_uri
+from stepcoder.platform.tracking.outbox import ERROR_TAG, METRICS_A_REQUEST, Outbox, StepRun
+from stepcoder.platform.tracking.unsent import METRICS_NAME, SECONDS
 
-__all__ = [
-    "ERROR_TAG",
-    "FAILED_STEP_TAG",
-    "METRICS_NAME",
-    "PIPELINE",
-    "RUN_ID",
-    "RUN_ID_TAG",
-    "STEP_TAG",
-    "Tracker",
-    "client",
-    "experiment_id",
-    "flatten",
-    "home",
-    "legal_name",
-    "parent_run",
-    "tracking_uri",
-]
-
-FAILED_STEP_TAG = "stepcoder.failed_step"
 WAIT = "STEPCODER_MLFLOW_WAIT"
 """Variable: seconds that a step which succeeded waits at its end for MLflow."""
 WAIT_SECONDS = 60.0

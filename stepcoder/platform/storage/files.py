@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform.manifest import content_digest, is_bookkeeping
+from stepcoder.platform.storage.manifest import content_digest, is_bookkeeping
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CHUNK = 1 << 20

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepcoder.errors import DataError
-from stepcoder.platform import s3, s3_retries
-from stepcoder.platform.files import file_digest
 from stepcoder.platform.logs import Progress, get_logger, progress
-from stepcoder.platform.s3_errors import code_of, reporting
+from stepcoder.platform.storage import s3, s3_retries
+from stepcoder.platform.storage.files import file_digest
+from stepcoder.platform.storage.s3_errors import code_of, reporting
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from stepcoder.platform import logs, mlflow_api
+from stepcoder.platform import logs
 from stepcoder.platform.redaction import first_line
+from stepcoder.platform.tracking import mlflow_api
 
 RECORD_TAG = "stepcoder.record"
 CHECKPOINTS_TAG = "stepcoder.checkpoints"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stepcoder.errors import DataError
-from stepcoder.platform import manifest, s3, s3_retries, s3_transfers
 from stepcoder.platform.logs import get_logger
-from stepcoder.platform.manifest import MANIFEST, MARKER, Manifest
-from stepcoder.platform.s3 import S3Object
-from stepcoder.platform.s3_errors import code_of, reporting
-from stepcoder.platform.s3_transfers import Transfer
+from stepcoder.platform.storage import manifest, s3, s3_retries, s3_transfers
+from stepcoder.platform.storage.manifest import MANIFEST, MARKER, Manifest
+from stepcoder.platform.storage.s3 import S3Object
+from stepcoder.platform.storage.s3_errors import code_of, reporting
+from stepcoder.platform.storage.s3_transfers import Transfer
 
 log = get_logger("object-store")
 

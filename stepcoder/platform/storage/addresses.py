@@ -15,25 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stepcoder.errors import DataError
-from stepcoder.platform import s3, s3_folders, s3_uploads
-from stepcoder.platform.files import digest, full_disk, publishing, remove_path, text_digest, write_text
-from stepcoder.platform.manifest import MANIFEST, MARKER, is_bookkeeping
-
-__all__ = [
-    "address_digest",
-    "digest",
-    "exists",
-    "fetch",
-    "full_disk",
-    "is_remote",
-    "list_objects",
-    "publish",
-    "publishing",
-    "remove",
-    "staged",
-    "text_digest",
-    "write_text",
-]
+from stepcoder.platform.storage import s3, s3_folders, s3_uploads
+from stepcoder.platform.storage.files import digest, full_disk, publishing, remove_path, text_digest
+from stepcoder.platform.storage.manifest import MANIFEST, MARKER, is_bookkeeping
 
 _SCHEMES = {"s3", "minio"}
 

@@ -28,13 +28,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform import s3, s3_folders, s3_transfers
-from stepcoder.platform.files import file_digest, files_below
 from stepcoder.platform.logs import Progress, get_logger, progress
-from stepcoder.platform.manifest import MANIFEST, MARKER, Entry, Manifest
-from stepcoder.platform.s3 import S3Object
-from stepcoder.platform.s3_errors import reporting
-from stepcoder.platform.s3_transfers import Transfer
+from stepcoder.platform.storage import s3, s3_folders, s3_transfers
+from stepcoder.platform.storage.files import file_digest, files_below
+from stepcoder.platform.storage.manifest import MANIFEST, MARKER, Entry, Manifest
+from stepcoder.platform.storage.s3 import S3Object
+from stepcoder.platform.storage.s3_errors import reporting
+from stepcoder.platform.storage.s3_transfers import Transfer
 
 log = get_logger("object-store")
 

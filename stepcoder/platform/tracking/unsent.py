@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import logs, storage
 from stepcoder.platform.config import StepConfig
-from stepcoder.platform.outbox import DeletedRunError, Outbox, StepRun
 from stepcoder.platform.redaction import first_line
+from stepcoder.platform.tracking.outbox import DeletedRunError, Outbox, StepRun
 
 METRICS_NAME: Final = "metrics.jsonl"
 UNSENT_NAME: Final = "mlflow-unsent.json"

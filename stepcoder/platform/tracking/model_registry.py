@@ -1,0 +1,61 @@
+"""The registered versions of a model, and errors of the registry in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from stepcoder.errors import StepCoderError
+from stepcoder.platform.redaction import first_line, redacted
+from stepcoder.platform.tracking.mlflow_api import tracking_uri
+
+TAG: Final = "stepcoder."
+"""Prefix of the tags of a version and of a registered model."""
+DIGEST_TAG: Final = f"{TAG}policy_digest"
+"""The checkpoint of a version, by content."""
+PARENTS_TAG: Final = f"{TAG}parents"
+"""Digests of what a version was made from: `name=digest`, joined by a comma and a space."""
+_ABSENT: Final = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
+"""What MLflow answers for an unknown model, version or alias."""
+
+
+def holder(client: Any, model_name: str, alias: str) -> Any:
+    """The version that carries the alias; None when there is none."""
+    return _unless_absent(lambda: client.get_model_version_by_alias(model_name, alias))
+
+
+def version_of(client: Any, model_name: str, number: str) -> Any:
+    """A version by its number; None when there is none."""
+    return _unless_absent(lambda: client.get_model_version(model_name, number))
+
+
+def newest(client: Any, model_name: str) -> Any:
+    """The version with the highest number; None when there is none."""
+    found = client.search_model_versions(f"name = '{model_name}'", order_by=["version_number DESC"])
+    return max(found, key=lambda version: int(version.version), default=None)
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """Turns MLflow's errors into ours, without the password that its address may hold."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise StepCoderError(
+            f"MLflow's model registry at {redacted(tracking_uri())}: {first_line(error)}; "
+            "check MLFLOW_TRACKING_URI and the account's rights"
+        ) from error
+
+
+def _unless_absent(ask: Callable[[], Any]) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in _ABSENT:
+            return None
+        raise
