@@ -93,6 +93,15 @@ def test_mlflow_answers_to_the_name_that_clients_use(local: Manifests) -> None:
     assert address.removeprefix("http://") in hosts.removeprefix("--allowed-hosts=").split(",")
 
 
+def test_kubeflow_in_its_own_namespace_finds_the_store_where_artifacts_are(local: Manifests) -> None:
+    providers = yaml.safe_load(local.of("ConfigMap")["kfp-launcher"]["data"]["providers"])
+    host, port = providers["s3"]["default"]["endpoint"].split(":")
+    service, namespace = host.split(".")
+    found = local.of("Service")[service]
+    assert found["metadata"]["namespace"] == namespace
+    assert int(port) in [one["port"] for one in found["spec"]["ports"]]
+
+
 def test_no_password_is_in_an_argument_and_accounts_are_in_the_same_database(local: Manifests) -> None:
     arguments = mlflow_container(local)["args"]
     (accounts,) = [one for name, one in local.of("ConfigMap").items() if name.startswith("stepcoder-mlflow-")]
