@@ -12,6 +12,7 @@ import pwd
 from datetime import UTC, datetime
 from typing import Any
 
+from stepcoder.platform.tracking import model_registry
 from stepcoder.platform.tracking.model_registry import TAG
 
 
@@ -49,13 +50,13 @@ def move(client: Any, model_name: str, alias: str, version: Any, *, before: str 
     if before is not None:
         tags[f"{TAG}previous_{alias}"] = before
     for name, text in tags.items():
-        client.set_model_version_tag(model_name, version.version, name, text)
-    client.set_registered_model_alias(model_name, alias, version.version)
+        model_registry.set_tag(client, model_name, version.version, name, text)
+    model_registry.set_alias(client, model_name, alias, version.version)
 
 
 def mark_rolled_back(client: Any, model_name: str, alias: str, number: str, instead: str) -> None:
     """Keeps a version from being promoted by itself."""
-    client.set_model_version_tag(model_name, number, f"{TAG}{alias}_rolled_back", instead)
+    model_registry.set_tag(client, model_name, number, f"{TAG}{alias}_rolled_back", instead)
 
 
 def pardon(client: Any, model_name: str, alias: str, number: str) -> None:

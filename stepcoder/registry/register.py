@@ -126,7 +126,7 @@ def register(config: RegisterConfig) -> Registration:
         # A champion that comes back by a cached run and does not beat itself keeps the record of its win.
         if promote or current is None or current.version != version.version:
             for key, value in ((f"{TAG}promoted", str(promote).lower()), (f"{TAG}why", why[:5000])):
-                client.set_model_version_tag(config.model_name, version.version, key, value)
+                model_registry.set_tag(client, config.model_name, version.version, key, value)
     registration = Registration(
         model_name=config.model_name,
         version=str(version.version),

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import BAD_REQUEST, MlflowException
 
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import tracking
@@ -157,6 +159,24 @@ def test_the_registration_is_written(enter, tmp_path):
     enter(True, out=str(tmp_path / "out"))
     written = json.loads((tmp_path / "out" / "registration.json").read_text())
     assert (written["version"], written["promoted"], written["source"]) == ("1", True, ADDRESS)
+
+
+@pytest.mark.parametrize("method", ["set_model_version_tag", "set_registered_model_alias"])
+def test_another_registration_that_writes_the_same_at_the_same_moment_is_no_error(enter, name, monkeypatch, method):
+    # MLflow looks, then inserts: of two that find nothing, the database refuses the second.
+    store, refused = getattr(MlflowClient, method), []
+
+    def at_once(*arguments):
+        store(*arguments)
+        if arguments[1:] not in refused:
+            refused.append(arguments[1:])
+            raise MlflowException("(psycopg2.errors.UniqueViolation) duplicate key", error_code=BAD_REQUEST)
+
+    monkeypatch.setattr(MlflowClient, method, at_once)
+    assert enter(True, why="it wins").promoted
+    assert champion(name) == ADDRESS
+    assert version(name, "1").tags["stepcoder.why"] == "it wins"
+    assert refused
 
 
 def test_an_unknown_model_has_no_champion(name):

@@ -1,4 +1,4 @@
-"""The registered versions of a model, and errors of the registry in our words."""
+"""The registered versions of a model, their tags and aliases, and errors of the registry in our words."""
 
 from __future__ import annotations
 
@@ -36,6 +36,16 @@ def newest(client: Any, model_name: str) -> Any:
     return max(found, key=lambda version: int(version.version), default=None)
 
 
+def set_tag(client: Any, model_name: str, number: str, name: str, text: str) -> None:
+    """Writes a tag of a version."""
+    _written(lambda: client.set_model_version_tag(model_name, number, name, text))
+
+
+def set_alias(client: Any, model_name: str, alias: str, number: str) -> None:
+    """Gives an alias to a version."""
+    _written(lambda: client.set_registered_model_alias(model_name, alias, number))
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """Turns MLflow's errors into ours, without the password that its address may hold."""
@@ -48,6 +58,18 @@ def reporting() -> Iterator[None]:
             f"MLflow's model registry at {redacted(tracking_uri())}: {first_line(error)}; "
             "check MLFLOW_TRACKING_URI and the account's rights"
         ) from error
+
+
+def _written(write: Callable[[], Any]) -> None:
+    """Writes, and once more where the database refuses: MLflow looks, then inserts, so of two writers one is late."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write()
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        write()
 
 
 def _unless_absent(ask: Callable[[], Any]) -> Any:

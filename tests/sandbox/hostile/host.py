@@ -94,8 +94,9 @@ class Neighbour:
     def _said(self) -> str:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # It may be dying.
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
         ready, _, _ = select.select([self._process.stdout], [], [], ANSWER_SECONDS)
         return self._process.stdout.readline().rstrip() if ready else ""
 
