@@ -30,6 +30,7 @@ from stepcoder.errors import DataError, StepCoderError
 from stepcoder.notify import NotifyConfig, notify
 from stepcoder.platform import logs, storage, tracking
 from stepcoder.platform.config import parse
+from stepcoder.platform.entry import spare_the_collector
 from stepcoder.preflight import SECTIONS, check_settings, companions_of, preflight
 
 DEMO_PROBLEMS = Path(__file__).resolve().parent.parent / "examples" / "problems.jsonl"
@@ -59,6 +60,7 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 0, 1 for a fault at run time, 2 for bad input, 130 when interrupted."""
     console = Console(file=sys.stdout)
+    spare_the_collector()
     try:
         run = read_arguments(arguments)
         return execute(run, console)

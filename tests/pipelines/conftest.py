@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,15 @@ def fresh_log() -> Iterator[None]:
     kept = (logger.handlers[:], logger.level, logger.propagate)
     yield
     logger.handlers[:], logger.level, logger.propagate = kept
+
+
+@pytest.fixture(scope="session")
+def few_problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every tenth of the shipped problems: verifying and tokenizing all of them takes half of a small run."""
+    path = tmp_path_factory.mktemp("problems") / "few.jsonl"
+    lines = (Path(__file__).resolve().parents[2] / "examples" / "problems.jsonl").read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[::10]))
+    return path
 
 
 @pytest.fixture

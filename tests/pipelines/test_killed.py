@@ -29,9 +29,10 @@ STEPS = [
 ]
 
 
-def begin(home: Path) -> subprocess.Popen[bytes]:
+def begin(home: Path, problems: Path) -> subprocess.Popen[bytes]:
     # The base model of the same seed is the same; "ppo" is long enough for a kill between two checkpoints.
     command = [sys.executable, "-m", "pipelines.local", "--preset", "smoke", "--set", "ppo.steps=4"]
+    command += ["--problems", str(problems)]
     clean = {"MLFLOW_TRACKING_URI": "", "STEPCODER_RUN_ID": "", "STEPCODER_HOME": str(home), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         command,
@@ -52,18 +53,18 @@ def registered(home: Path) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_every_step_ends_with_the_model_of_one_that_was_not(tmp_path: Path) -> None:
+def test_a_run_killed_in_every_step_ends_with_the_model_of_one_that_was_not(tmp_path: Path, few_problems: Path) -> None:
     for step in STEPS:
         logs = tmp_path / "killed" / "runs" / "smoke" / "logs"
         shutil.rmtree(logs, ignore_errors=True)
-        with begin(tmp_path / "killed") as process:
+        with begin(tmp_path / "killed", few_problems) as process:
             log = logs / f"{step}.log"
             while process.poll() is None and not (log.exists() and log.stat().st_size):
                 time.sleep(0.05)
             assert process.poll() is None, f"the run ended before {step}: {process.communicate()[0].decode()}"
             os.killpg(process.pid, signal.SIGKILL)
     for home in ("killed", "whole"):
-        with begin(tmp_path / home) as process:
+        with begin(tmp_path / home, few_problems) as process:
             output = process.communicate(timeout=300)[0].decode()
         assert process.returncode == 0, output
     assert registered(tmp_path / "killed") == registered(tmp_path / "whole")

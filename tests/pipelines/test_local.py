@@ -123,8 +123,8 @@ def children(parent: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_failed_step_is_named_with_its_own_words_and_its_exit_status(tmp_path: Path) -> None:
-    status, output = finish(tmp_path, "--set", "sft.max_prompt_tokens=4")
+def test_a_failed_step_is_named_with_its_own_words_and_its_exit_status(tmp_path: Path, few_problems: Path) -> None:
+    status, output = finish(tmp_path, "--problems", str(few_problems), "--set", "sft.max_prompt_tokens=4")
     assert status == 2
     _, _, end = output.partition("sft failed")
     assert re.search(r"none of \d+ training problems fits max_prompt_tokens=4", end)
@@ -137,8 +137,10 @@ def test_a_failed_step_is_named_with_its_own_words_and_its_exit_status(tmp_path:
 
 
 @pytest.mark.slow
-def test_a_run_whose_step_was_killed_goes_on_where_it_was_and_ends_with_tables(tmp_path: Path) -> None:
-    arguments = ("--set", "ppo.steps=30")
+def test_a_run_whose_step_was_killed_goes_on_where_it_was_and_ends_with_tables(
+    tmp_path: Path, few_problems: Path
+) -> None:
+    arguments = ("--problems", str(few_problems), "--set", "ppo.steps=30")
     checkpoints = tmp_path / "runs" / "smoke" / "checkpoints"
     with start(tmp_path, *arguments) as process:
         while process.poll() is None and len(list(checkpoints.glob("*/step-*"))) < 2:
@@ -166,7 +168,7 @@ def test_a_changed_file_at_the_same_address_is_not_taken_from_the_cache(tmp_path
     problems = tmp_path / "problems.jsonl"
     lines = EXAMPLES.read_text().splitlines(keepends=True)
     outputs: list[Any] = []
-    for count in (200, 150):
+    for count in (80, 60):
         problems.write_text("".join(lines[:count]))
         outputs.append(finish(tmp_path, "--problems", str(problems), "--set", "ppo.steps=1"))
     assert [status for status, _ in outputs] == [0, 0]
