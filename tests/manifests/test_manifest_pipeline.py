@@ -67,8 +67,9 @@ def test_the_sandbox_and_the_local_servers_are_where_the_settings_say(overlay: M
     services = overlay.of("Service")
     keys = ["STEPCODER_SANDBOX", *(["AWS_ENDPOINT_URL", "MLFLOW_TRACKING_URI"] if overlay is local else [])]
     for key in keys:
-        host, port = re.fullmatch(r"http://([a-z-]+):(\d+)", data[key]).groups()
+        host, namespace, port = re.fullmatch(r"http://([a-z-]+)(?:\.([a-z]+))?:(\d+)", data[key]).groups()
         assert int(port) in [one["port"] for one in services[host]["spec"]["ports"]]
+        assert namespace in (None, services[host]["metadata"]["namespace"])
 
 
 def test_kubeflow_puts_artifacts_into_the_same_store_with_the_same_keys(
