@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,13 +21,14 @@ from stepcoder.model.init import InitModelConfig
 from stepcoder.preflight import SECTIONS, check_settings
 
 ROOT = Path(__file__).resolve().parents[2]
+VARIABLES = ("MLFLOW_TRACKING_URI", "STEPCODER_RUN_ID", "STEPCODER_PROGRESS_SECONDS")
 EXAMPLES = ROOT / "examples" / "problems.jsonl"
 
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEPCODER_HOME", str(tmp_path))
-    for name in ("MLFLOW_TRACKING_URI", "STEPCODER_RUN_ID", "STEPCODER_PROGRESS_SECONDS"):
+    for name in VARIABLES:
         monkeypatch.setenv(name, "")
 
 
@@ -136,40 +137,60 @@ def test_a_failed_step_is_named_with_its_own_words_and_its_exit_status(tmp_path:
     assert "event=failed" in log.read_text()
 
 
-@pytest.mark.slow
-def test_a_run_whose_step_was_killed_goes_on_where_it_was_and_ends_with_tables(
-    tmp_path: Path, few_problems: Path
-) -> None:
-    arguments = ("--problems", str(few_problems), "--set", "ppo.steps=30")
-    checkpoints = tmp_path / "runs" / "smoke" / "checkpoints"
-    with start(tmp_path, *arguments) as process:
-        while process.poll() is None and len(list(checkpoints.glob("*/step-*"))) < 2:
-            time.sleep(0.1)
-        for child in children(process.pid):
-            with contextlib.suppress(OSError):
-                if b"kfp.dsl.executor_main" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    os.kill(child, signal.SIGKILL)
-        output, _ = process.communicate(timeout=600)
-    assert process.returncode == 1, output
-    assert "ppo-stage-1 failed" in output
-    assert not list((tmp_path / "runs" / "smoke" / "artifacts").rglob(".*.partial"))
+@dataclass
+class Resumed:
+    """A run whose second PPO checkpoint was followed by kill -9, and the same command again."""
 
-    status, output = finish(tmp_path, *arguments)
+    folder: Path
+    problems: Path
+    arguments: tuple[str, ...]
+    killed: tuple[int, str]
+    partial: list[Path]
+    finished: tuple[int, str]
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory, few_problems: Path) -> Resumed:
+    folder = tmp_path_factory.mktemp("resumed")
+    problems = folder / "problems.jsonl"
+    problems.write_bytes(few_problems.read_bytes())
+    arguments = ("--problems", str(problems), "--set", "ppo.steps=30")
+    run = folder / "runs" / "smoke"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in VARIABLES:
+            patch.setenv(name, "")
+        with start(folder, *arguments) as process:
+            while process.poll() is None and len(list((run / "checkpoints").glob("*/step-*"))) < 2:
+                time.sleep(0.1)
+            for child in children(process.pid):
+                with contextlib.suppress(OSError):
+                    if b"kfp.dsl.executor_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        os.kill(child, signal.SIGKILL)
+            output, _ = process.communicate(timeout=600)
+        partial = list((run / "artifacts").rglob(".*.partial"))
+        finished = finish(folder, *arguments)
+    return Resumed(run, problems, arguments, (process.returncode, output), partial, finished)
+
+
+@pytest.mark.slow
+def test_a_run_whose_step_was_killed_goes_on_where_it_was_and_ends_with_tables(resumed: Resumed) -> None:
+    status, output = resumed.killed
+    assert status == 1, output
+    assert "ppo-stage-1 failed" in output
+    assert resumed.partial == []
+    status, output = resumed.finished
     assert status == 0, output
     assert output.count("earlier result") == 2
     assert "after PPO stage 1" in output
     assert "Gate:" in output
-    assert (tmp_path / "runs" / "smoke" / "report.html").is_file()
-    assert "event=resumed" in (tmp_path / "runs" / "smoke" / "logs" / "ppo-stage-1.log").read_text()
+    assert (resumed.folder / "report.html").is_file()
+    assert "event=resumed" in (resumed.folder / "logs" / "ppo-stage-1.log").read_text()
 
 
 @pytest.mark.slow
-def test_a_changed_file_at_the_same_address_is_not_taken_from_the_cache(tmp_path: Path) -> None:
-    problems = tmp_path / "problems.jsonl"
-    lines = EXAMPLES.read_text().splitlines(keepends=True)
-    outputs: list[Any] = []
-    for count in (80, 60):
-        problems.write_text("".join(lines[:count]))
-        outputs.append(finish(tmp_path, "--problems", str(problems), "--set", "ppo.steps=1"))
-    assert [status for status, _ in outputs] == [0, 0]
-    assert [output.count("earlier result") for _, output in outputs] == [0, 0]
+def test_a_changed_file_at_the_same_address_is_not_taken_from_the_cache(resumed: Resumed) -> None:
+    lines = resumed.problems.read_text().splitlines(keepends=True)
+    resumed.problems.write_text("".join(lines[:100]))
+    status, output = finish(resumed.folder.parents[1], *resumed.arguments, "--set", "ppo.steps=1")
+    assert status == 0, output
+    assert "earlier result" not in output
