@@ -32,6 +32,7 @@ from stepcoder.model.policy import Policy
 from stepcoder.model.seeds import derived_seed
 from stepcoder.model.settings import Sampling
 from stepcoder.platform import engine
+from stepcoder.platform.entry import spare_the_collector
 from stepcoder.ppo.config import PpoConfig
 from stepcoder.ppo.experience import Experience, assemble, score
 from stepcoder.ppo.update import update
@@ -194,6 +195,7 @@ def main() -> None:
     """Serves the parent's orders."""
     pipe = Pipe()
     torch.set_num_threads(1)
+    spare_the_collector()  # as every step does
     setting = dataclasses.replace(SETTINGS[sys.argv[1]], **json.loads(sys.argv[3]))
     ours = OurStep(setting, sys.argv[2])
     pipe.send({"ready": True, "torch": torch.__version__, "transformers": __import__("transformers").__version__})

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from benchmarks.learning import figures, plan, workers
 from benchmarks.learning.__main__ import claimed, run
 from benchmarks.learning.settings import SETTINGS, SMALL, SWITCHES, Setting
-from benchmarks.learning.tune import SEEDS, TRIALS, planned, shortened
+from benchmarks.learning.tune import SEEDS, TRIALS, above_base, planned, shortened
 from benchmarks.learning.unit import run as run_unit
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.ppo import PpoConfig
@@ -190,13 +191,34 @@ def test_a_failed_unit_ends_the_run_with_its_last_lines(tmp_path: Path) -> None:
 
 
 def test_every_variant_is_tuned_with_the_same_effort_on_seeds_of_its_own() -> None:
-    assert TRIALS.keys() == SWITCHES.keys()
-    assert len({len(trials) for trials in TRIALS.values()}) == 1
     for setting in SETTINGS.values():
         assert not set(SEEDS) & set(setting.seeds)
         short = shortened(setting, 3)
-        for unit, name in planned(Path("/nowhere"), short).items():
+        units = planned(Path("/nowhere"), short)
+        assert Counter(unit.variant for unit in units) == dict.fromkeys(SWITCHES, len(SEEDS) * len(TRIALS))
+        for unit, name in units.items():
             assert unit.measure["problems"].endswith("validation.jsonl")
             config = PpoConfig(**unit.steps[0].config).model_dump()
             assert config["steps"] == 3
-            assert {key: config[key] for key in TRIALS[unit.variant][name]} == TRIALS[unit.variant][name]
+            assert {key: config[key] for key in TRIALS[name]} == TRIALS[name]
+            assert [config[key] for key in ("use_curriculum", "use_execution_mask")] == list(
+                SWITCHES[unit.variant].values()
+            )
+
+
+def test_a_trial_is_held_against_the_base_of_its_variant_and_seed(tmp_path: Path) -> None:
+    passed = {("base", 100): (0, 2), ("hotter", 100): (2, 2), ("base", 101): (4, 0), ("hotter", 101): (4, 0)}
+    done = {}
+    for unit, name in planned(tmp_path, shortened(SMALL, 3)).items():
+        if unit.variant == "plain" and (name, unit.seed) in passed:
+            unit.folder.mkdir(parents=True)
+            rows = [{"family": str(n), "samples": 4, "passed": k} for n, k in enumerate(passed[name, unit.seed])]
+            (unit.folder / "measured.json").write_text(json.dumps({"problems": rows}))
+            done[unit.variant, name, unit.seed] = unit
+    found = above_base(done)
+    assert found.keys() == {"plain"}
+    assert found["plain"].keys() == {"hotter"}
+    # Half a point on one of two problems with one of two seeds.
+    assert found["plain"]["hotter"]["mean"] == pytest.approx(0.125)
+    assert found["plain"]["hotter"]["low"] == 0
+    assert found["plain"]["hotter"]["high"] == pytest.approx(0.5)
