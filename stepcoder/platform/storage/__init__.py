@@ -5,7 +5,6 @@ a folder in a store whole.
 """
 
 from stepcoder.platform.storage.addresses import (
-    OUTPUTS,
     address_digest,
     exists,
     fetch,
@@ -18,7 +17,6 @@ from stepcoder.platform.storage.addresses import (
 from stepcoder.platform.storage.files import digest, full_disk, publishing, text_digest, write_text
 
 __all__ = [
-    "OUTPUTS",
     "address_digest",
     "digest",
     "exists",

@@ -1,7 +1,7 @@
 """The MLflow run of a whole pipeline run: its parameters, which step failed and why, its end.
 
-The runs of single steps are nested in it; `tracker` writes them. Everything here does nothing
-outside a pipeline, and raises whatever MLflow raises.
+The runs of single steps are nested in it; `tracker` writes them. Everything here does nothing outside a pipeline, and
+raises whatever MLflow raises.
 """
 
 from __future__ import annotations
