@@ -54,7 +54,7 @@ def running(step: str) -> Iterator[None]:
 
 
 def spare_the_collector() -> None:
-    """Training libraries are half a million lasting objects: to search them costs a second at import, two at the end."""
+    """Training libraries are half a million lasting objects; a search takes a second at import, two at the end."""
     gc.set_threshold(_NEW_OBJECTS, 10, 10)
     atexit.register(gc.freeze)
 
