@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import transformers as hf
+from torch import nn
 
 SIZE = 40
 """Vocabulary."""
@@ -78,3 +79,14 @@ def made(name: str, **more: Any) -> Any:
     model, config, settings = (READ | REFUSED)[name]
     torch.manual_seed(0)
     return model(config(**{**settings, **more})).eval()
+
+
+def double(model: Any) -> Any:
+    """The model in float64 throughout: the Llama family's norms compute in float32 whatever the weights are."""
+    for parent in list(model.modules()):
+        for name, norm in list(parent.named_children()):
+            if type(norm).__name__.endswith("RMSNorm"):
+                whole = nn.RMSNorm(norm.weight.shape, norm.variance_epsilon)
+                whole.weight = norm.weight
+                setattr(parent, name, whole)
+    return model.double()

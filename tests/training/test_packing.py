@@ -22,7 +22,7 @@ from stepcoder.model.attention import Layout, Shape, packed_attention
 from stepcoder.model.batch import Group, Packed, pack
 from stepcoder.model.critic import Critic
 from stepcoder.model.policy import Policy, states
-from tests.training.architectures import READ, REFUSED, SIZE, made
+from tests.training.architectures import READ, REFUSED, SIZE, double, made
 
 CPU = torch.device("cpu")
 TEMPERATURE = 0.7
@@ -95,8 +95,7 @@ def value_alone(backbone: Any, head: Tensor, prompt: list[int], response: list[i
 def assert_same_gradients(ours: nn.Module, theirs: nn.Module, tolerance: float) -> None:
     """Of each weight, within a share of its largest entry, or of a tenth of the largest of all.
 
-    Some gradients are nothing but cancellation, such as that of a bias of the keys, and keep the rounding of their
-    terms: norms of the Llama family are computed in float32 in a float64 model too.
+    Some gradients are nothing but cancellation, such as that of a bias of the keys; these keep their terms' rounding.
     """
     expected = dict(theirs.named_parameters())
     largest = max(weight.grad.abs().max().item() for weight in expected.values() if weight.grad is not None)
@@ -141,7 +140,7 @@ def test_every_gradient_of_packed_sequences_is_the_sum_of_each_ones(
 ) -> None:
     count = sum(len(response) for _, response in flat(groups))
     weights = torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    model, network = copy.deepcopy(plain(name)).double().train(), Policy(made(name), 1e-3).double().train()
+    model, network = double(copy.deepcopy(plain(name))).train(), double(Policy(made(name), 1e-3)).train()
     if again:
         network.gradient_checkpointing_enable()
         assert network.language_model.is_gradient_checkpointing
@@ -151,7 +150,7 @@ def test_every_gradient_of_packed_sequences_is_the_sum_of_each_ones(
     logits = network.language_model.get_output_embeddings()(states(network.language_model.base_model, packed))
     logs = (logits / TEMPERATURE).log_softmax(-1).gather(1, packed.targets.unsqueeze(1)).squeeze(1)
     (logs * weights).sum().backward()
-    assert_same_gradients(network.language_model, model, 1e-5)
+    assert_same_gradients(network.language_model, model, 1e-9)
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["kept", "checkpointing"])
@@ -177,7 +176,7 @@ def test_every_gradient_through_the_scoring_head_too(name: str, groups: list[Gro
 def test_values_come_from_the_state_before_each_token_and_so_do_their_gradients(
     name: str, again: bool, groups: list[Group], seed: int
 ) -> None:
-    model, network = copy.deepcopy(plain(name)).base_model.double().train(), critic(name).double().train()
+    model, network = double(copy.deepcopy(plain(name)).base_model).train(), double(critic(name)).train()
     if again:
         network.gradient_checkpointing_enable()
         assert network.backbone.is_gradient_checkpointing
@@ -190,7 +189,7 @@ def test_values_come_from_the_state_before_each_token_and_so_do_their_gradients(
     torch.testing.assert_close(values.double(), expected, rtol=1e-6, atol=1e-6)
     (expected * weights).sum().backward()
     (values * weights).sum().backward()
-    assert_same_gradients(network.backbone, model, 1e-5)
+    assert_same_gradients(network.backbone, model, 1e-9)
     assert head.grad is not None
     torch.testing.assert_close(network.value_head.weight.grad, head.grad, rtol=1e-5, atol=1e-5)
 
