@@ -14,8 +14,6 @@ from stepcoder.platform.tracking.model_registry import PARENTS_TAG
 
 log = get_logger("check-new-data")
 
-"""Tag by which registration names what a version was made from, as `name=digest, name=digest`."""
-
 
 class NewDataConfig(StepConfig):
     """The data in question, and the model that may have seen it."""
