@@ -90,7 +90,7 @@ def train(config: PpoConfig) -> None:
         ranks.at("publishing")
         save_all(stage, tokenizer, folder, critic_folder, curriculum_folder)
         write_summary(folder, "ppo", config.stage, before, after, config, dataset)
-    checkpoints.clear()
+    checkpoints.finish(config.out)
 
 
 @dataclass

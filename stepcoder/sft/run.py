@@ -72,7 +72,7 @@ def train(config: SftConfig) -> None:
             language_model, tokenizer, folder, card, adapter_base=config.base_model if config.lora_rank else None
         )
         write_summary(folder, "sft", 0, before, after, config, dataset)
-    checkpoints.clear()
+    checkpoints.finish(config.out)
 
 
 def training_examples(problems: Sequence[Problem], template: Template, config: SftConfig) -> list[Example]:
