@@ -79,7 +79,10 @@ class Checkpoints:
         """
         step = ranks.once(self._newest_whole)
         if step is None:
+            if self.place:
+                log.info("no checkpoint yet", checkpoints=self.place)
             return None
+        log.info("resumed", after=step, checkpoints=self.place)
         return step, ranks.once_a_machine(lambda: storage.fetch(self._name(step)))
 
     def finish(self, out: str) -> None:
