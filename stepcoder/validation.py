@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -66,6 +66,29 @@ def open_dataset(address: str) -> Dataset:
     if not dataset.train:
         raise DataError(f"{address}: train.jsonl holds no problem; see rejected.jsonl there")
     return dataset
+
+
+def check_places(config: TrainingConfig, inputs: Sequence[str], outputs: Sequence[str] = ("out",)) -> None:
+    """Raises `DataError` where an output, which is published as a whole, would replace another place of the training.
+
+    Args:
+        config: settings.
+        inputs: names of the settings that name what is read, besides the dataset.
+        outputs: names of the settings that name what is written, besides checkpoints.
+    """
+    names = dict.fromkeys((*outputs, "checkpoints", "dataset", *inputs))
+    places = {name: _whole(place) for name in names if (place := getattr(config, name))}
+    for outer in outputs:
+        for inner, place in places.items():
+            if inner != outer and f"{place}/".startswith(f"{places[outer]}/"):
+                raise DataError(
+                    f"{inner}={place} lies in {outer}={places[outer]}, which is written as a whole; give each its own "
+                    "folder"
+                )
+
+
+def _whole(address: str) -> str:
+    return address.rstrip("/") if storage.is_remote(address) else os.path.abspath(address)
 
 
 @contextmanager

@@ -89,10 +89,13 @@ class TrainingConfig(StepConfig):
 
     @property
     def depends_on(self) -> dict[str, Any]:
-        """The settings that a checkpoint depends on: all but places, and how the work is spread and watched."""
+        """The settings that a checkpoint depends on: all but places, and how the work is cut, spread and watched."""
         places = {"dataset", "out", "checkpoints"}
-        spread = {"nproc_per_node", "rank_timeout_seconds", "keep_checkpoints", "sandbox", "sandbox_slots"}
-        return self.model_dump(mode="json", exclude=places | spread)
+        # Another value of these changes a training by rounding at most.
+        cut = {"micro_batch_tokens", "head_chunk_mib", "gradient_checkpointing", "sampling_batch"}
+        spread = {"nproc_per_node", "rank_timeout_seconds", "sandbox", "sandbox_slots"}
+        kept = {"checkpoint_every", "keep_checkpoints"}
+        return self.model_dump(mode="json", exclude=places | cut | spread | kept)
 
     @property
     def validation_sampling(self) -> Sampling:

@@ -79,12 +79,24 @@ class Checkpoints:
         """
         step = ranks.once(self._newest_whole)
         if step is None:
+            if self.place:
+                log.info("no checkpoint yet", checkpoints=self.place)
             return None
+        log.info("resumed", after=step, checkpoints=self.place)
         return step, ranks.once_a_machine(lambda: storage.fetch(self._name(step)))
 
-    def clear(self) -> None:
-        """Removes all checkpoints: the step's output is published, nothing is left to resume."""
-        if self.place and ranks.is_main():
+    def finish(self, out: str) -> None:
+        """Removes the checkpoints of a step that is done and has published its output to `out`.
+
+        The newest stays where the output lies on this machine and checkpoints in an object store: Kubeflow uploads a
+        pod's outputs only after its process has ended, and if that fails the step is tried again.
+        """
+        if not self.place or not ranks.is_main():
+            return
+        if storage.is_remote(self.place) and not storage.is_remote(out):
+            for old in self._steps()[1:]:
+                storage.remove(self._name(old))
+        else:
             storage.remove(self.place)
 
     def _save_local(self, step: int, write: Callable[[Path], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import permutations
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,16 +32,6 @@ class Trained(Protocol):
     critic: Critic
     curriculum: cccs.Curriculum
     beta: float
-
-
-def check_places(config: PpoConfig) -> None:
-    """Raises `DataError` where one output would replace another: each folder is published as a whole."""
-    places = {name: getattr(config, name).rstrip("/") for name in ("out", "out_critic", "out_curriculum")}
-    for (outer, folder), (inner, place) in permutations(places.items(), 2):
-        if f"{place}/".startswith(f"{folder}/"):
-            raise DataError(
-                f"{inner}={place} lies in {outer}={folder}, which is written as a whole; give it its own folder"
-            )
 
 
 def identity(config: PpoConfig, dataset: Dataset) -> dict[str, Any]:

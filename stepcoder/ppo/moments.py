@@ -31,7 +31,8 @@ class Moments:
     def deviation(self) -> float:
         """Standard deviation; 1 while it is not known or zero."""
         deviation = math.sqrt(self.squares / self.count) if self.count else 0.0
-        return deviation or 1.0
+        # Where all values are equal, rounding leaves a little.
+        return deviation if deviation > 1e-6 * abs(self.mean) else 1.0
 
 
 NO_REWARDS_YET = Moments()

@@ -27,7 +27,6 @@ from stepcoder.platform.tracking import METRICS_NAME, Tracker
 from stepcoder.ppo.artifacts import (
     CURRICULUM_NAME,
     begin_curriculum,
-    check_places,
     identity,
     inherited_beta,
     load_networks,
@@ -41,9 +40,21 @@ from stepcoder.ppo.update import update
 from stepcoder.problems import Problem
 from stepcoder.rewards import PASS, reward
 from stepcoder.rollouts import Sample, Sampler, Subtask, in_order
-from stepcoder.validation import Dataset, measured_already, open_dataset, open_sampler, output, validate, write_summary
+from stepcoder.validation import (
+    Dataset,
+    check_places,
+    measured_already,
+    open_dataset,
+    open_sampler,
+    output,
+    validate,
+    write_summary,
+)
 
 log = get_logger("ppo")
+
+_RATIO_DEVIATION = {"fp32": 1e-3, "bf16": 0.1}
+"""What rounding can make of the first mini-batch's ratio, which is 1; more is a fault."""
 
 
 def train(config: PpoConfig) -> None:
@@ -53,7 +64,8 @@ def train(config: PpoConfig) -> None:
         DataError: an input or an output place cannot be used.
         StepCoderError: a fault at run time, such as a full disk.
     """
-    check_places(config)
+    outputs = ("out", "out_critic", "out_curriculum")
+    check_places(config, ("policy", "reference", "critic", "curriculum"), outputs)
     engine.start(config.rank_timeout_seconds)
     dataset = open_dataset(config.dataset)
     tokenizer = load_tokenizer(config.policy)
@@ -90,7 +102,7 @@ def train(config: PpoConfig) -> None:
         ranks.at("publishing")
         save_all(stage, tokenizer, folder, critic_folder, curriculum_folder)
         write_summary(folder, "ppo", config.stage, before, after, config, dataset)
-    checkpoints.clear()
+    checkpoints.finish(config.out)
 
 
 @dataclass
@@ -197,8 +209,12 @@ class _Stage:
         advanced = self._advance(samples, rewards) if config.use_curriculum else 0
         mask = experience.response_mask
         kl = kl_estimates((experience.log_probs - experience.reference_log_probs)[mask])
-        mismatch = (experience.behaviour_log_probs - experience.log_probs)[mask].abs()
         tokens = int(mask.sum())
+        if config.old_log_probs == "recomputed":
+            mismatch = (experience.behaviour_log_probs - experience.log_probs)[mask].abs()
+            metrics |= {"sampling_mismatch": mismatch.mean().item(), "sampling_mismatch_max": mismatch.max().item()}
+            if (deviation := metrics.get("ratio_deviation", 0.0)) > _RATIO_DEVIATION[config.precision]:
+                log.warning("the first ratio of a step is not 1", step=step + 1, deviation=deviation)
         metrics |= {
             "reward": sum(rewards) / len(rewards),
             "pass_rate": sum(value == PASS for value in rewards) / len(rewards),
@@ -206,8 +222,6 @@ class _Stage:
             "kl_beta": self.beta,
             "learning_rate": self.policy_engine.learning_rate,
             "entropy": experience.entropy[mask].mean().item(),
-            "sampling_mismatch": mismatch.mean().item(),
-            "sampling_mismatch_max": mismatch.max().item(),
             "explained_variance": explained_variance(experience.values[mask], experience.returns[mask]),
             "executed_fraction": experience.policy_mask.sum().item() / tokens,
             "response_length": tokens / len(samples),
@@ -298,5 +312,4 @@ class _Stage:
         self.beta, self.moments = state["beta"], Moments(**state["moments"])
         if ranks.is_main():
             tracker.resume(place / METRICS_NAME)
-        log.info("resumed", after=done, of=self.config.steps)
         return done

@@ -24,7 +24,8 @@ class _Sums:
     policy_loss: float = 0.0
     value_loss: float = 0.0
     clip_fraction: float = 0.0
-    ratio_deviation: float = 0.0
+    ratio_deviation: float | None = None
+    """Of the first optimiser step, where the policy took one."""
 
 
 def update(
@@ -43,7 +44,7 @@ def update(
 
     Returns:
         Mean losses and clip fraction of an optimiser step, the largest deviation of the ratio from 1 in the first
-        one, the mean gradient norms before clipping, and how many optimiser steps were skipped.
+        one if the policy took it, the mean gradient norms before clipping, and how many optimiser steps were skipped.
     """
     count = len(experience.samples)
     prompts = [list(run) for _, run in groupby(range(count), key=lambda index: experience.samples[index].prompt_ids)]
@@ -67,9 +68,10 @@ def update(
         name: sum(getattr(one, name) for one in everyone) / minibatches
         for name in ("policy_loss", "value_loss", "clip_fraction")
     }
+    deviations = [one.ratio_deviation for one in everyone if one.ratio_deviation is not None]
     return {
         **means,
-        "ratio_deviation": max(one.ratio_deviation for one in everyone),
+        **({"ratio_deviation": max(deviations)} if deviations else {}),
         "gradient_norm": _mean_norm(steps["policy"]),
         "critic_gradient_norm": _mean_norm(steps["critic"]),
         "skipped_updates": sum(step.skipped for taken in steps.values() for step in taken),
@@ -153,7 +155,7 @@ class _Minibatch:
             self.sums.clip_fraction += clipped.item() / self.policy_tokens
             if self.first:
                 deviation = torch.expm1(new.detach() - batch.log_probs).abs().max().item()
-                self.sums.ratio_deviation = max(self.sums.ratio_deviation, deviation)
+                self.sums.ratio_deviation = max(self.sums.ratio_deviation or 0.0, deviation)
             return value
 
         return loss

@@ -23,7 +23,7 @@ from stepcoder.platform.logs import get_logger, progress
 from stepcoder.platform.tracking import METRICS_NAME, Tracker
 from stepcoder.problems import Problem
 from stepcoder.sft.config import SftConfig
-from stepcoder.validation import open_dataset, open_sampler, output, validate, write_summary
+from stepcoder.validation import check_places, open_dataset, open_sampler, output, validate, write_summary
 
 log = get_logger("sft")
 
@@ -38,6 +38,7 @@ def train(config: SftConfig) -> None:
         DataError: the dataset or the base model cannot be used.
         StepCoderError: a fault at run time, such as a full disk.
     """
+    check_places(config, ("base_model",))
     engine.start(config.rank_timeout_seconds)
     dataset = open_dataset(config.dataset)
     tokenizer = load_tokenizer(config.base_model)
@@ -72,7 +73,7 @@ def train(config: SftConfig) -> None:
             language_model, tokenizer, folder, card, adapter_base=config.base_model if config.lora_rank else None
         )
         write_summary(folder, "sft", 0, before, after, config, dataset)
-    checkpoints.clear()
+    checkpoints.finish(config.out)
 
 
 def training_examples(problems: Sequence[Problem], template: Template, config: SftConfig) -> list[Example]:
@@ -122,7 +123,6 @@ def _optimise(
         trained.load(place, "policy")
         if ranks.is_main():
             tracker.resume(place / METRICS_NAME)
-        log.info("resumed", after=done, of=total)
 
     def checkpoint(folder: Path) -> None:
         trained.save(folder, "policy")

@@ -87,15 +87,25 @@ def test_the_newest_is_found_and_as_many_as_asked_for_are_kept(place: str) -> No
     assert newest(place) == (10, "step 10")
     assert {name.split("/")[0] for name in names(place)} == {"step-00000006", "step-00000008", "step-00000010"}
     assert Checkpoints(place, {"run": 2}).newest() is None
-    checkpoints.clear()
+    checkpoints.finish(f"{place}/policy")
     assert names(place) == set()
+
+
+def test_the_newest_outlives_a_step_whose_output_only_this_machine_has(place: str, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(place, IDENTITY, keep=2)
+    for step in (1, 2):
+        checkpoints.save(step, write(f"step {step}"))
+    checkpoints.finish(str(tmp_path / "policy"))
+    # Local checkpoints are no safer than the output beside them.
+    assert newest(place) == ((2, "step 2") if storage.is_remote(place) else None)
+    assert {name.split("/")[0] for name in names(place)} == ({"step-00000002"} if storage.is_remote(place) else set())
 
 
 def test_nothing_is_written_without_an_address() -> None:
     checkpoints = Checkpoints("", IDENTITY)
     checkpoints.save(1, lambda folder: pytest.fail("written"))
     assert checkpoints.newest() is None
-    checkpoints.clear()
+    checkpoints.finish("policy")
 
 
 @pytest.mark.parametrize(

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from stepcoder import curriculum as cccs
 from stepcoder.errors import StepCoderError
 from stepcoder.model.batch import pack
 from stepcoder.model.critic import load_critic
 from stepcoder.model.load import load_policy
 from stepcoder.ppo import run
 from stepcoder.ppo import train as train_ppo
+from stepcoder.problems import dump_problems, load_problems
 from tests.training.trainings import lines, ppo_config, without_times
 
 QUICK: dict[str, Any] = {"validation_problems": 0, "problems_per_step": 3, "samples_per_problem": 2}
@@ -125,8 +129,71 @@ def test_a_stage_that_fell_over_goes_on_as_if_it_had_not(
     assert curves[0] == curves[1]
     files = [file.relative_to(whole) for file in whole.rglob("*.safetensors")]
     assert len(files) >= 3
-    for file in files:
+    levels = cccs.load(whole / "curriculum" / "curriculum.json").values()
+    assert len({(now.level, now.pass_rate) for now in levels}) > 2  # Something that a lost curriculum would change.
+    for file in (*files, Path("curriculum") / "curriculum.json"):
         assert (whole / file).read_bytes() == (broken / file).read_bytes(), file
+
+
+def test_a_step_hands_on_what_it_has_sampled_judged_and_set(
+    dataset: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of six samples a step the judge fails on the last; the others get rewards of their own.
+    dealt = iter([1.0, -1.0, -0.6, -0.3, 1.0, None] * 2)
+    monkeypatch.setattr(run, "reward", lambda outcome: next(dealt))
+    assembled: list[tuple[Any, ...]] = []
+    kinds: set[Any] = set()
+    assemble, opened_code = run.assemble, cccs.opened_code
+
+    def spy(samples: Any, rewards: Any, scores: Any, table: Any, config: Any, *, beta: float) -> Any:
+        experience = assemble(samples, rewards, scores, table, config, beta=beta)
+        assembled.append((samples, rewards, scores, beta, experience))
+        return experience
+
+    def opened(problem: Any, level: int, conditional_kinds: Any) -> str:
+        kinds.add(conditional_kinds)
+        return opened_code(problem, level, conditional_kinds)
+
+    monkeypatch.setattr(run, "assemble", spy)
+    monkeypatch.setattr(run.cccs, "opened_code", opened)
+    more = {"scale_rewards": True, "kl_target": 0.001, "kl_horizon": 20, "conditional_kinds": ["if", "while"]}
+    config = ppo_config(dataset, policy, tmp_path, steps=2, **more, **QUICK)
+    train_ppo(config)
+    seen: list[float] = []
+    for (samples, rewards, scores, beta, experience), told in zip(assembled, steps_of(tmp_path), strict=True):
+        raw = [1.0, -1.0, -0.6, -0.3, 1.0]
+        seen += raw
+        assert told["reward"] == pytest.approx(sum(raw) / 5)
+        assert told["pass_rate"] == pytest.approx(0.4)
+        assert told["left_out_samples"] == 1
+        assert list(rewards) == pytest.approx([value / np.std(seen) for value in raw])
+        assert told["kl_beta"] == beta
+        for index, (sample, own) in enumerate(zip(samples, scores, strict=True)):
+            kept = experience.response_mask[index]
+            assert experience.behaviour_log_probs[index][kept].tolist() == pytest.approx(sample.log_probs)
+            assert torch.equal(experience.log_probs[index][kept], own.log_probs)
+    assert assembled[0][3] != assembled[1][3]  # The weight adapts.
+    assert kinds == {config.conditional_kinds}
+
+
+def test_each_step_samples_anew(dataset: Path, policy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One problem, asked in each step, of a policy that does not change meanwhile.
+    one = tmp_path / "dataset"
+    shutil.copytree(dataset, one)
+    dump_problems(load_problems(dataset / "train.jsonl")[:1], one / "train.jsonl")
+    drawn: list[Any] = []
+    assemble = run.assemble
+
+    def spy(samples: Any, *args: Any, **kwargs: Any) -> Any:
+        drawn.append([sample.response_ids for sample in samples])
+        return assemble(samples, *args, **kwargs)
+
+    monkeypatch.setattr(run, "assemble", spy)
+    train_ppo(ppo_config(one, policy, tmp_path, steps=3, critic_warmup_steps=3, **QUICK))
+    assert len(drawn) == 3
+    assert drawn[0] != drawn[1] != drawn[2] != drawn[0]
+    # Where the policy takes no step there is no ratio to tell.
+    assert all("ratio_deviation" not in step for step in steps_of(tmp_path))
 
 
 def test_a_step_tells_that_sampling_and_training_agree_and_what_it_did(
