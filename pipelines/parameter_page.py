@@ -38,8 +38,8 @@ STEPCODER_REGISTRY=registry.example.com/team python -m pipelines.compile --out b
 ```
 
 writes `build/pipelines/*.yaml` and `build/components/*/component.yaml` with `registry.example.com/team/stepcoder/…` and
-leaves the committed ones alone. For a registry that asks for a password, put its pull secret into the service account
-of the run. Never a tag that moves: the cache knows an image by its name."""
+leaves the committed ones alone. For a registry that asks for a password, put its pull secret into the service accounts
+of the run and of the sandbox, `stepcoder-sandbox`. Never a tag that moves: the cache knows an image by its name."""
 
 _PODS = """\
 Requests equal limits. `/dev/shm` counts against the memory. An attempt that takes longer than its hours, from the
