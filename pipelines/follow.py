@@ -30,6 +30,7 @@ def follow(kubeflow: Kubeflow, run_id: str, *, every: float) -> str:
     Raises:
         StepCoderError: there is no such run, the login has expired, or no answer came for an hour.
     """
+    again = f"go on with: {command(run_id, kubeflow.namespace)}"
     seen: dict[str, str] = {}
     state = ""
     answered = time.monotonic()
@@ -39,7 +40,7 @@ def follow(kubeflow: Kubeflow, run_id: str, *, every: float) -> str:
             run = kubeflow.call(kubeflow.client.runs.run_service_get_run, run_id)
         except UnansweredError as error:
             if time.monotonic() - answered > PATIENCE:
-                raise StepCoderError(f"{error}\nno answer for an hour; {_again(run_id)}") from error
+                raise StepCoderError(f"{error}\nno answer for an hour; {again}") from error
             if not cut:
                 say(f"{error}; the run goes on, asking again")
             cut = True
@@ -48,7 +49,7 @@ def follow(kubeflow: Kubeflow, run_id: str, *, every: float) -> str:
         except NotFoundError:
             raise
         except StepCoderError as error:
-            raise type(error)(f"{error}\n{_again(run_id)}") from error
+            raise type(error)(f"{error}\n{again}") from error
         if cut:
             say("Kubeflow answers again")
         answered, cut = time.monotonic(), False
@@ -62,6 +63,11 @@ def follow(kubeflow: Kubeflow, run_id: str, *, every: float) -> str:
                 say(f"details: {kubeflow.link(f'runs/details/{run_id}')}")
             return str(state)
         time.sleep(every)
+
+
+def command(run_id: str, namespace: str | None) -> str:
+    """What somebody types to follow a run."""
+    return f"python -m pipelines.submit --follow {run_id}" + (f" --namespace {namespace}" if namespace else "")
 
 
 def _tell_steps(run: Any, seen: dict[str, str]) -> None:
@@ -87,7 +93,3 @@ def _tasks(run: Any) -> list[Any]:
         and task.display_name not in {"root", "executor"}
         and not task.display_name.endswith(_INNER)
     ]
-
-
-def _again(run_id: str) -> str:
-    return f"go on with: python -m pipelines.submit --follow {run_id}"

@@ -38,8 +38,8 @@ STEPCODER_REGISTRY=registry.example.com/team python -m pipelines.compile --out b
 ```
 
 writes `build/pipelines/*.yaml` and `build/components/*/component.yaml` with `registry.example.com/team/stepcoder/…` and
-leaves the committed ones alone. For a registry that asks for a password, put its pull secret into the service account
-of the run. Never a tag that moves: the cache knows an image by its name."""
+leaves the committed ones alone. For a registry that asks for a password, put its pull secret into the service accounts
+of the run and of the sandbox, `stepcoder-sandbox`. Never a tag that moves: the cache knows an image by its name."""
 
 _PODS = """\
 Requests equal limits. `/dev/shm` counts against the memory. An attempt that takes longer than its hours, from the
@@ -135,11 +135,14 @@ def _pods(pods: Mapping[str, Pod]) -> str:
 
 
 def _environment() -> str:
-    rows = []
+    steps: dict[tuple[str, str], set[str]] = {}
     for need, keys in ENVIRONMENT.items():
-        steps = ", ".join(step for step, pod in PODS.items() if need in pod.needs)
-        rows += [(f"`{key}`", f"config map `{CONFIG_MAP}`", steps) for key in keys.config_map]
-        rows += [(f"`{key}`", "the secret named by `secret`", steps) for key in keys.secret]
+        given = {step for step, pod in PODS.items() if need in pod.needs}
+        for key in keys.config_map:
+            steps.setdefault((f"`{key}`", f"config map `{CONFIG_MAP}`"), set()).update(given)
+        for key in keys.secret:
+            steps.setdefault((f"`{key}`", "the secret named by `secret`"), set()).update(given)
+    rows = [(*source, ", ".join(step for step in PODS if step in given)) for source, given in steps.items()]
     return table(("variable, and key", "from", "steps"), rows)
 
 

@@ -21,7 +21,8 @@ CONFIG_MAP: Final = "stepcoder"
 SECRET: Final = "stepcoder"
 """Default name of the secret whose keys become environment variables; it and each key may be absent."""
 CA_CONFIG_MAP: Final = "stepcoder-ca"
-"""Config map with the certificates of a private authority, as `AWS_CA_BUNDLE` may name them; it may be absent."""
+"""Config map with the certificates of a private authority, as `AWS_CA_BUNDLE` may name them; it may be absent. By that
+name `stepcoder/platform/certificates.py` gives them to the other libraries too."""
 CA_FOLDER: Final = "/etc/stepcoder/ca"
 ALL_ATTEMPTS: Final = "31536000s"
 """A year. Argo starts no attempt later than this after the first one's start, and ends those that run by then: it must
@@ -45,7 +46,7 @@ ENVIRONMENT: Final = {
         ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
     ),
     "mlflow": Keys(
-        ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"),
+        ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "AWS_CA_BUNDLE"),
         ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
     ),
     "hub": Keys(("HF_ENDPOINT", "HF_HUB_OFFLINE"), ("HF_TOKEN",)),

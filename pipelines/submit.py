@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from pipelines.follow import BAD, follow
+from pipelines.follow import BAD, command, follow
 from pipelines.kubeflow import ENVIRONMENT, Kubeflow, UnansweredError, connect, equals, say
 from pipelines.parameters import Compiled, read_compiled, read_declared, resolve
 from stepcoder.errors import DataError, StepCoderError
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
     except KeyboardInterrupt:
         if run_id:
-            say(f"\ninterrupted; the run goes on: python -m pipelines.submit --follow {run_id}")
+            say(f"\ninterrupted; the run goes on: {command(run_id, given.namespace)}")
         else:
             say(f"\ninterrupted{'; ' + _unknown(submission) if submission else ''}")
         return 130

@@ -14,6 +14,7 @@ from types import FrameType
 
 from stepcoder.errors import StepCoderError
 from stepcoder.platform import logs
+from stepcoder.platform.certificates import trust_private_authority
 from stepcoder.platform.redaction import first_line, redacted
 from stepcoder.platform.tracking import pipeline_run
 
@@ -25,7 +26,7 @@ _NEW_OBJECTS = 10_000
 
 @contextmanager
 def running(step: str) -> Iterator[None]:
-    """Surrounds the work of one step: sets up the log, and turns a fault into log lines and an exit status.
+    """Surrounds the work of one step: sets up log and certificates, and turns a fault into log lines and a status.
 
     A fault of ours is told without a traceback, any other one with it. Inside a pipeline the fault is written to the
     pipeline's MLflow run too, where `notify` finds it. SIGTERM ends the step as ctrl-C does, so that nothing
@@ -40,6 +41,7 @@ def running(step: str) -> Iterator[None]:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     try:
+        trust_private_authority()
         yield
     except StepCoderError as error:
         _tell(log, step, error)

@@ -187,6 +187,8 @@ class Link:
                         raise StepCoderError(f"{self.address}: the service does not keep the tests that it was sent")
                     sending |= missing
                 case status if status in AGAIN:
+                    # Pods of a Service are chosen by connection: the next attempt may reach one that has room.
+                    await response.extensions["network_stream"].aclose()
                     await self._pause(attempt, _reason(response), response.headers.get("retry-after"))
                     attempt += 1
                 case 401:

@@ -70,9 +70,19 @@ class LocalQueueSpec(Strict):
     clusterQueue: Name
 
 
+class SecretKey(Strict):
+    name: Name
+    key: str
+
+
+class Authorization(Strict):
+    credentials: SecretKey
+
+
 class Endpoint(Strict):
     port: str
     path: str
+    authorization: Authorization | None = None
     interval: Annotated[str, StringConstraints(pattern=DURATION)]
 
 

@@ -4,6 +4,7 @@ import configparser
 import json
 import re
 import subprocess
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from types import ModuleType
@@ -100,6 +101,19 @@ def test_kubeflow_in_its_own_namespace_finds_the_store_where_artifacts_are(local
     found = local.of("Service")[service]
     assert found["metadata"]["namespace"] == namespace
     assert int(port) in [one["port"] for one in found["spec"]["ports"]]
+
+
+def test_for_kubeflow_pipelines_alone_all_is_the_same_in_its_namespace(
+    render: Callable[[str], Manifests], local: Manifests
+) -> None:
+    """Without the Namespace: Kubeflow's own must not get this one's labels."""
+    ours = yaml.safe_dump_all(one for one in local if one["kind"] != "Namespace")
+    moved = ours.replace("namespace: stepcoder\n", "namespace: kubeflow\n").replace(
+        "-store.stepcoder:", "-store.kubeflow:"
+    )
+    assert moved.count("kubeflow:8333") == 2
+    assert list(render("overlays/standalone")) == list(yaml.safe_load_all(moved))
+    assert made_secrets("kubeflow").keys() == made_secrets().keys()
 
 
 def test_no_password_is_in_an_argument_and_accounts_are_in_the_same_database(local: Manifests) -> None:

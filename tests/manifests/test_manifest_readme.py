@@ -8,18 +8,27 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.manifests import crds
 from tests.manifests.conftest import MANIFESTS, OVERLAYS, ROOT, build
 from tests.manifests.rendered import Manifests, step
 from tests.manifests.test_manifest_schemas import worth
 
 README = (MANIFESTS / "README.md").read_text()
-NOT_NEEDED = {"STEPCODER_SANDBOX_TOKEN"}
-"""The sandbox of these manifests asks for none."""
+TOKEN = {"name": "stepcoder", "key": "STEPCODER_SANDBOX_TOKEN"}
+
+
+def mine(tmp_path: Path, addition: str) -> Manifests:
+    """An overlay of somebody's own, which names the production overlay."""
+    shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    folder = tmp_path / "manifests" / "overlays" / "mine"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text("resources: [../production]\n" + addition)
+    return build(folder)[0]
 
 
 def test_folders_and_files_that_it_names_exist() -> None:
     named = re.findall(r"(?:--filename|--kustomize|sh) (manifests/\S+)", README)
-    assert len(named) == 6
+    assert len(named) == 8
     for path in named:
         assert (ROOT / path).exists(), path
     (table,) = re.findall(r"\| file \| what \|\n(.*?)\n\n", README, re.DOTALL)
@@ -35,20 +44,39 @@ def test_the_keys_of_the_secret_are_those_that_pods_read(executors: dict[str, An
         for source in said.get("secretAsEnv", [])
         for pair in source["keyToEnv"]
     }
-    assert set(told.split()) == read - NOT_NEEDED
+    assert set(told.split()) == read
+
+
+def printed(start: str) -> str:
+    """The one block of YAML that begins so."""
+    (block,) = re.findall(rf"```yaml\n({start}.*?)```", README, re.DOTALL)
+    return block
 
 
 def test_its_patch_leaves_one_address_of_the_kubernetes_api(tmp_path: Path, production: Manifests) -> None:
-    (patch,) = re.findall(r"```yaml\n(patches:.*?)```", README, re.DOTALL)
-    shutil.copytree(MANIFESTS, tmp_path / "manifests")
-    mine = tmp_path / "manifests" / "overlays" / "mine"
-    mine.mkdir()
-    (mine / "kustomization.yaml").write_text(yaml.safe_dump({"resources": ["../production"]}) + patch)
-    narrowed, _ = build(mine)
+    narrowed = mine(tmp_path, printed(r"patches:\n  - target: {kind: NetworkPolicy"))
     pod = step("promotion-gate")
     for manifests, elsewhere in ((production, True), (narrowed, False)):
         assert manifests.reaches(pod, "10.1.2.3", 6443)
         assert manifests.reaches(pod, "192.168.1.1", 6443) is elsewhere
+
+
+def test_its_patch_gives_the_token_to_the_sandbox_and_to_prometheus(tmp_path: Path) -> None:
+    patched = mine(tmp_path, printed(r"patches:\n  - target: {kind: Deployment"))
+    (container,) = patched.of("Deployment")["stepcoder-sandbox"]["spec"]["template"]["spec"]["containers"]
+    assert container["env"] == [{"name": TOKEN["key"], "valueFrom": {"secretKeyRef": TOKEN}}]
+    monitor = patched.of("PodMonitor")["stepcoder-sandbox"]
+    assert monitor["spec"]["podMetricsEndpoints"][0]["authorization"] == {"credentials": TOKEN}
+    crds.check(monitor)
+
+
+def test_its_overlay_for_kubeflow_pipelines_alone_moves_everything(tmp_path: Path, production: Manifests) -> None:
+    overlay = printed("# manifests/overlays/mine/kustomization.yaml")
+    assert yaml.safe_load(overlay)["resources"] == ["../production"]
+    moved = mine(tmp_path, overlay.replace("resources: [../production]\n", ""))
+    assert yaml.safe_dump_all(moved) == yaml.safe_dump_all(production).replace(
+        "namespace: stepcoder\n", "namespace: kubeflow\n"
+    )
 
 
 def test_what_the_local_overlay_asks_for_is_told(local: Manifests) -> None:
@@ -63,6 +91,21 @@ def test_what_the_local_overlay_asks_for_is_told(local: Manifests) -> None:
     (told,) = re.findall(r"It asks for ([\d.]+) cores and ([\d.]+) GiB", README)
     assert [float(one) for one in told] == pytest.approx([cores, memory], abs=0.06)
     assert f"{disk:.0f} GiB of disk" in README
+
+
+def test_each_printed_command_for_kubeflow_says_in_which_namespace(production: Manifests) -> None:
+    pages = [ROOT / "README.md", MANIFESTS / "README.md", *(ROOT / "docs").glob("*.md")]
+    printed = [
+        block
+        for page in pages
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    ]
+    printed += [path.read_text() for path in (ROOT / "pipelines" / "examples").glob("*.yaml")]
+    commands = re.findall(r"python -m pipelines\.(?:submit|schedule) .*", "\n".join(printed).replace("\\\n", ""))
+    assert len(commands) > 8
+    (role,) = production.of("Role").values()
+    for command in commands:
+        assert re.search(r"--namespace (\S+)", command)[1] == role["metadata"]["namespace"], command
 
 
 def test_the_table_of_folders_is_whole() -> None:

@@ -20,7 +20,7 @@ DNS_LABEL = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
 
 
-@pytest.mark.parametrize("folder", ["base", "cluster", "overlays/local", "overlays/production"])
+@pytest.mark.parametrize("folder", ["base", "cluster", "overlays/local", "overlays/production", "overlays/standalone"])
 def test_each_folder_builds_without_a_warning(folder: str) -> None:
     if reason := why_not():
         pytest.skip(reason)

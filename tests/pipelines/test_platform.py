@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-STORE = "AWS_ENDPOINT_URL AWS_REGION AWS_CA_BUNDLE"
+AUTHORITY = "AWS_CA_BUNDLE"
+STORE = f"AWS_ENDPOINT_URL AWS_REGION {AUTHORITY}"
 STORE_SECRET = "AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN"
 MLFLOW = "MLFLOW_TRACKING_URI MLFLOW_EXPERIMENT_NAME"
 MLFLOW_SECRET = "MLFLOW_TRACKING_USERNAME MLFLOW_TRACKING_PASSWORD MLFLOW_TRACKING_TOKEN"
@@ -41,8 +42,8 @@ EVERYTHING = (f"{STORE} {MLFLOW} {HUB} {SANDBOX}", f"{STORE_SECRET} {MLFLOW_SECR
 RESOLVING = (f"{EVERYTHING[0]} {LINK}", f"{EVERYTHING[1]} STEPCODER_NOTIFY_URL", True)
 JUDGING = (f"{STORE} {MLFLOW} {SANDBOX}", f"{STORE_SECRET} {MLFLOW_SECRET} {SANDBOX_SECRET}", True)
 REGISTERING = (f"{STORE} {MLFLOW}", f"{STORE_SECRET} {MLFLOW_SECRET}", True)
-TELLING = (f"{MLFLOW} {LINK}", f"{MLFLOW_SECRET} STEPCODER_NOTIFY_URL", True)
-REPORTING = (MLFLOW, MLFLOW_SECRET, True)
+TELLING = (f"{MLFLOW} {AUTHORITY} {LINK}", f"{MLFLOW_SECRET} STEPCODER_NOTIFY_URL", True)
+REPORTING = (f"{MLFLOW} {AUTHORITY}", MLFLOW_SECRET, True)
 
 PPO = Row("trainer", "16", "128Gi", "training_gpus", "16Gi", 168, 3, True, *JUDGING)
 FULL = {
@@ -181,10 +182,9 @@ def test_mounts(tasks: dict[tuple[str, str], Task], pipeline: str, name: str) ->
     assert task.pod.get("emptyDirMounts", []) == [
         {"volumeName": "shm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": wanted.shm}
     ] * bool(wanted.shm)
-    speaks_tls = "AWS_CA_BUNDLE" in wanted.plain or "MLFLOW_TRACKING_URI" in wanted.plain
     assert [(m["configMapName"], m["mountPath"], m["optional"]) for m in task.pod.get("configMapAsVolume", [])] == [
         ("stepcoder-ca", CA, True)
-    ] * speaks_tls
+    ] * (AUTHORITY in wanted.plain)
     assert not {"secretAsVolume", "pvcMount", "genericEphemeralVolume"} & task.pod.keys()
 
 

@@ -460,14 +460,15 @@ def test_a_login_that_expires_while_waiting_ends_with_how_to_go_on(
             api.token = "second"
 
     api.before = expire
-    assert submitted("--wait") == 1
+    api.multi_user = True
+    assert submitted("--wait", "--namespace", "team-a") == 1
     said = capsys.readouterr().err
     assert "the login is missing or has expired" in said
     [run_id] = api.runs
-    assert f"go on with: python -m pipelines.submit --follow {run_id}" in said
+    (command,) = re.findall(r"go on with: python -m pipelines.submit (.*)", said)
     monkeypatch.setenv("KF_PIPELINES_TOKEN", "second")
     api.runs[run_id].state = "SUCCEEDED"
-    assert submit.main(["--follow", run_id]) == 0
+    assert submit.main(command.split()) == 0
     assert len(api.runs) == 1
 
 

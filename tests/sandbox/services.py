@@ -72,9 +72,10 @@ def serving(*arguments: str, token: str | None = None) -> Iterator[Service]:
 
 
 class CuttingProxy:
-    """Forwards TCP to a port; every few answers it cuts the connection in the middle of one."""
+    """Forwards TCP to a port; every few answers it cuts the connection in the middle of one (0: never)."""
 
     def __init__(self, port: int, every: int) -> None:
+        self.connections = 0
         self.cuts = 0
         self.answers = 0
         self._port = port
@@ -92,6 +93,7 @@ class CuttingProxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                self.connections += 1
                 threading.Thread(target=self._forward, args=(client,), daemon=True).start()
 
     def _forward(self, client: socket.socket) -> None:
@@ -106,7 +108,7 @@ class CuttingProxy:
                         return
                     if key.fileobj is server:
                         self.answers += 1
-                        if self.answers % self._every == 0:
+                        if self._every and self.answers % self._every == 0:
                             self.cuts += 1
                             client.sendall(data[: len(data) // 2])
                             return

@@ -19,6 +19,7 @@ from test_pool import LIMITS, jobs, stable
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.problems import CallTest, Test
 from stepcoder.sandbox import Job, Limits, Outcome, Sandbox, Verdict, open_sandbox
+from stepcoder.sandbox.couriers import REQUESTS
 from stepcoder.sandbox.remote import RemoteSandbox
 
 ADD: tuple[Test, ...] = (CallTest.of((1, 2), 3),)
@@ -127,13 +128,19 @@ def test_the_token_goes_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_full_queue_delays_and_loses_nothing() -> None:
     with serving("--slots", "2", "--queue", "256") as small:
-        with open_sandbox(small.address) as one, open_sandbox(small.address) as other:
-            futures = [
-                sandbox.submit(right(n + 5000 * (sandbox is one))) for n in range(700) for sandbox in (one, other)
-            ]
-            verdicts = [future.result(timeout=120) for future in futures]
-        assert are_right(verdicts)
-        assert len(verdicts) == 1400
+        proxy = CuttingProxy(small.port, every=0)
+        try:
+            with open_sandbox(proxy.address) as one, open_sandbox(proxy.address) as other:
+                futures = [
+                    sandbox.submit(right(n + 5000 * (sandbox is one))) for n in range(700) for sandbox in (one, other)
+                ]
+                verdicts = [future.result(timeout=120) for future in futures]
+        finally:
+            proxy.close()
+    assert are_right(verdicts)
+    assert len(verdicts) == 1400
+    # Behind a Service of Kubernetes, a pod that has just been added gets new connections only.
+    assert proxy.connections > 2 * REQUESTS
 
 
 @pytest.mark.parametrize("every", [3, 7])
