@@ -218,6 +218,12 @@ def test_seconds_by_hand(shape: Shape) -> None:
     assert plan(shape, **settings, gradient_checkpointing=False).speed.seconds["update"] < seconds["update"]
 
 
+def test_a_pass_has_no_more_optimiser_steps_than_samples(shape: Shape) -> None:
+    settings = {"problems_per_step": 3, "samples_per_problem": 1, "ppo_epochs": 2}
+    three, eight = (plan(shape, **settings, minibatches=count).speed.seconds for count in (3, 8))
+    assert eight["optimiser"] == three["optimiser"]
+
+
 @pytest.mark.parametrize(
     ("prompt", "response", "budget", "samples", "together"),
     [
