@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
 from stepcoder.errors import DataError
 from stepcoder.problems import Problem, conditionals
 from stepcoder.problems.conditionals import KINDS, Kind
@@ -123,6 +125,18 @@ def level_counts(curriculum: Mapping[str, Progress]) -> dict[int, int]:
     return dict(sorted(Counter(progress.level for progress in curriculum.values()).items()))
 
 
+class _Row(BaseModel):
+    """What `curriculum.json` holds of a problem."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    level: int = Field(ge=0)
+    pass_rate: float = Field(ge=0, le=1)
+
+
+_ROWS = TypeAdapter(dict[str, _Row])
+
+
 def save(curriculum: Mapping[str, Progress], path: Path) -> None:
     """Writes `curriculum.json`: level and moving pass rate of every problem, sorted by id."""
     rows = {key: {"level": now.level, "pass_rate": now.pass_rate} for key, now in sorted(curriculum.items())}
@@ -133,16 +147,14 @@ def load(path: Path) -> Curriculum:
     """Reads `curriculum.json`.
 
     Raises:
-        DataError: the file is missing or malformed; the message names the file and the problem.
+        DataError: the file is missing or malformed; the message names the file, and each problem and field at fault.
     """
     try:
-        rows = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        rows = _ROWS.validate_json(path.read_bytes())
+    except OSError as error:
         raise DataError(f"{path}: no curriculum can be read: {error}") from error
-    curriculum: Curriculum = {}
-    for key, row in rows.items():
-        try:
-            curriculum[key] = Progress(int(row["level"]), float(row["pass_rate"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path}: problem {key!r}: needs an integer `level` and a number `pass_rate`") from error
-    return curriculum
+    except ValidationError as error:
+        faults = error.errors(include_url=False, include_input=False)
+        told = [f"{path}: {'.'.join(map(str, item['loc'])) or 'curriculum'}: {item['msg']}" for item in faults]
+        raise DataError("\n".join(told)) from error
+    return {key: Progress(row.level, row.pass_rate) for key, row in rows.items()}

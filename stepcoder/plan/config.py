@@ -92,13 +92,13 @@ class PlanConfig(StepConfig):
 
     @property
     def stage(self) -> int:
-        """The ZeRO stage that the engine uses: in bf16 at least 2, for sums of gradients in fp32."""
-        return max(self.zero_stage, 2) if self.precision == "bf16" else self.zero_stage
+        """The ZeRO stage that the engine uses: in bf16 at least 2, for sums of gradients in fp32; 1 under offload."""
+        return max(self.zero_stage, 2 if self.precision == "bf16" else int(self.offload))
 
     @property
     def offloads(self) -> bool:
-        """Whether `offload` changes anything: without ZeRO, and on a processor, it does not."""
-        return self.offload and self.stage > 0 and self.gpu != "cpu"
+        """Whether `offload` moves anything: on a processor it does not."""
+        return self.offload and self.gpu != "cpu"
 
     @property
     def longest(self) -> int:

@@ -37,6 +37,10 @@ NAMED = {
 """Llama shapes by name; the models are named in `PlanConfig.model`."""
 
 
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+"""What a model must have for a plan, by its name in `transformers`."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """Sizes of a causal language model."""
@@ -93,17 +97,22 @@ def shape_of(model: str) -> Shape:
     """Reads a model's configuration and counts the weights of its architecture.
 
     Raises:
-        DataError: there is no such model or configuration, or it is not a causal language model.
+        DataError: there is no such model or configuration, or it is not a causal language model with attention.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
     logging.getLogger("transformers").setLevel(logging.ERROR)
     config = _config(model)
+    if lacking := [name for name in _SIZES if (getattr(config.get_text_config(), name, 0) or 0) <= 0]:
+        raise DataError(
+            f"{model}: memory and time cannot be estimated: its config.json ({type(config).__name__}) has no number "
+            f"above 0 for {', '.join(lacking)}"
+        )
     try:
         with torch.device("meta"):
             network = AutoModelForCausalLM.from_config(config)
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # What is raised for sizes that do not go together depends on the architecture.
         raise DataError(
             f"{model}: no causal language model can be built from its config.json: {first_line(error)}"
         ) from error
@@ -161,7 +170,7 @@ def _config(model: str) -> Any:
         raise DataError(f"{model}: there is no such folder")
     try:
         return AutoConfig.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # What is raised for a wrong value depends on the architecture.
         raise DataError(
             f"{model}: neither a folder nor a Hugging Face id whose config.json can be read ({first_line(error)}); "
             f"named shapes: {', '.join(NAMED)}"

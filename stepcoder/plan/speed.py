@@ -212,8 +212,10 @@ class _Rank:
 
     @property
     def optimiser_steps(self) -> int:
-        """Optimiser steps of each network."""
-        return self.epochs * (self.config.minibatches if self.config.phase == "ppo" else 1)
+        """Optimiser steps of each network; a mini-batch of PPO has a sample at least."""
+        config = self.config
+        samples = config.problems_per_step * config.samples_per_problem
+        return config.ppo_epochs * min(config.minibatches, samples) if config.phase == "ppo" else 1
 
     def micro_batches(self, parts: int) -> int:
         """Micro-batches of one of the equal parts of this rank's units: each has as many whole ones as fit.

@@ -141,7 +141,7 @@ def _changes(config: PlanConfig) -> Iterator[dict[str, Any]]:
     single += [{"zero_stage": stage} for stage in (2, 3) if stage > config.stage]
     counts = [config.nproc_per_node * 2**power for power in (1, 2, 3) if config.nproc_per_node * 2**power <= MOST_GPUS]
     single += [{"nproc_per_node": count} for count in counts]
-    if config.stage and not config.offload:
+    if not config.offload:
         single.append({"offload": True})
     if not config.lora_rank:
         single.append({"lora_rank": 16})

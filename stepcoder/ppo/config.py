@@ -62,7 +62,7 @@ class PpoConfig(TrainingConfig):
     kl_target: float | None = Field(None, gt=0)
     """Mean KL a token that an adaptive `kl_beta` steers to. Empty: `kl_beta` stays."""
     kl_horizon: int = Field(10000, ge=1)
-    """Samples over which the adaptive `kl_beta` reacts."""
+    """Samples over which the adaptive `kl_beta` reacts: more than a fifth of a step's."""
     clip_low: float = Field(0.2, gt=0, lt=1)
     """Ratios below `1 - clip_low` are clipped."""
     clip_high: float = Field(0.2, gt=0)
@@ -112,6 +112,20 @@ class PpoConfig(TrainingConfig):
     def _stage_is_one_of_them(self) -> Self:
         if self.stage > self.stages:
             raise ValueError(f"stage {self.stage} of {self.stages}: stages are numbered from 1 to {self.stages}")
+        return self
+
+    @model_validator(mode="after")
+    def _adaptive_kl_weight_cannot_stay_at_0(self) -> Self:
+        if self.kl_target is None:
+            return self
+        if self.kl_beta == 0:
+            raise ValueError("kl_beta is 0, and with a kl_target it changes by factors alone: start above 0")
+        samples = self.problems_per_step * self.samples_per_problem
+        if 5 * self.kl_horizon <= samples:  # A step takes at most a fifth of the weight a horizon of samples.
+            raise ValueError(
+                f"kl_horizon is {self.kl_horizon}, and a step has {samples} samples: one step with a small KL would "
+                f"set kl_beta to 0 for good; set kl_horizon to more than {samples // 5}, or leave kl_target empty"
+            )
         return self
 
     @property

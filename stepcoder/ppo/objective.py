@@ -145,7 +145,8 @@ def explained_variance(values: Float[Tensor, " tokens"], returns: Float[Tensor, 
 def adapted_beta(beta: float, kl: float, *, target: float, samples: int, horizon: int) -> float:
     """Proportional control of the KL weight (Ziegler et al. 2019, section 2.2).
 
-    It is never negative: more than five horizons of samples with a KL below the target would reward divergence.
+    It is never negative, which would reward divergence. Five horizons of samples, which `PpoConfig` refuses, could set
+    it to 0 for good.
     """
     error = min(max(kl / target - 1, -0.2), 0.2)
     return max(0.0, beta * (1 + error * samples / horizon))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import torch
 from torch import Tensor
@@ -50,14 +50,14 @@ def update(
     prompts = [list(run) for _, run in groupby(range(count), key=lambda index: experience.samples[index].prompt_ids)]
     sums = _Sums()
     steps: dict[str, list[engine.Step]] = {"policy": [], "critic": []}
+    parts = min(config.minibatches, count)
+    borders = [-(-count * part // parts) for part in range(parts + 1)]
     minibatches = 0
     for epoch in range(config.ppo_epochs):
         # Samples of a prompt stay together, since they share its tokens.
         order = [index for turn in permutation(len(prompts), "mini-batches", seed, epoch) for index in prompts[turn]]
-        size = -(-count // config.minibatches)
-        for begin in range(0, count, size):
-            chosen = order[begin : begin + size]
-            minibatch = _Minibatch(experience, chosen, config, sums, first=minibatches == 0)
+        for begin, end in pairwise(borders):
+            minibatch = _Minibatch(experience, order[begin:end], config, sums, first=minibatches == 0)
             mine = minibatch.micro_batches
             if policy is not None and minibatch.policy_tokens:
                 steps["policy"].append(policy.step([minibatch.policy_loss(policy, batch) for batch in mine]))

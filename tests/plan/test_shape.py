@@ -1,5 +1,6 @@
 """Counts from the meta device against models that are really there, and against counting by hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -131,3 +132,28 @@ def test_a_model_that_is_not_there_is_told(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(DataError, match="neither a folder nor a Hugging Face id"):
         shape_of(str(tmp_path))
+
+
+LLAMA = {**SIZES, "model_type": "llama"}
+MAMBA = {"model_type": "mamba", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 384}
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (MAMBA, r"MambaConfig.*num_attention_heads$"),
+        ({**LLAMA, "num_hidden_layers": 0}, r"LlamaConfig.*num_hidden_layers$"),
+        ({**LLAMA, "num_hidden_layers": -1, "vocab_size": 0}, r"num_hidden_layers, vocab_size$"),
+        ({**LLAMA, "hidden_size": 0}, r"hidden_size$"),
+        ({**LLAMA, "hidden_size": "64"}, r"'hidden_size'"),
+        ({**LLAMA, "num_attention_heads": 0}, r"config.json can be read"),
+        ({**LLAMA, "intermediate_size": -1}, r"no causal language model can be built"),
+    ],
+)
+def test_a_configuration_without_a_size_that_a_plan_needs_is_refused_by_name(
+    config: dict[str, Any], told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DataError, match=told) as error:
+        shape_of(str(tmp_path))
+    assert str(error.value).startswith(f"{tmp_path}: ")

@@ -147,12 +147,34 @@ def test_a_curriculum_survives_the_file_and_counts_its_levels(tmp_path: Path) ->
     assert cccs.level_counts(curriculum) == {0: 1, 2: 2}
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a": {"level": 1}}', '{"a": {"level": "x", "pass_rate": 0}}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null"])
 def test_a_broken_curriculum_file_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "curriculum.json"
     path.write_text(text)
     with pytest.raises(DataError, match=r"curriculum\.json"):
         cccs.load(path)
+
+
+def test_every_fault_of_a_curriculum_file_is_told_with_its_problem_and_its_field(tmp_path: Path) -> None:
+    faults = {
+        "a": ('{"level": 1}', "pass_rate"),
+        "b": ('{"level": "x", "pass_rate": 0}', "level"),
+        "c": ('{"level": -1, "pass_rate": 0}', "level"),
+        "d": ('{"level": 1.9, "pass_rate": 0}', "level"),
+        "e": ('{"level": 1, "pass_rate": NaN}', "pass_rate"),
+        "f": ('{"level": 1, "pass_rate": 1.5}', "pass_rate"),
+        "g": ('{"level": 1, "pass_rate": -0.5}', "pass_rate"),
+    }
+    path = tmp_path / "curriculum.json"
+    whole = '"whole": {"level": 1, "pass_rate": 0}, "none": [], '
+    path.write_text("{" + whole + ", ".join(f'"{key}": {row}' for key, (row, _) in faults.items()) + "}")
+    with pytest.raises(DataError) as error:
+        cccs.load(path)
+    places = [line.split(": ")[:-1] for line in str(error.value).splitlines()]
+    assert places == [[str(path), "none"], *([str(path), f"{key}.{field}"] for key, (_, field) in faults.items())]
+    (tmp_path / "gone").mkdir()
+    with pytest.raises(DataError, match="gone"):
+        cccs.load(tmp_path / "gone" / "curriculum.json")
 
 
 @pytest.mark.data

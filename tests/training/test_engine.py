@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stepcoder.errors import StepCoderError
+from stepcoder.plan import PlanConfig
 from stepcoder.platform import engine
 from stepcoder.platform.launch import launch
 from tests.training import engine_steps as steps
@@ -126,6 +127,16 @@ def test_each_rank_may_generate_as_often_as_it_likes_between_two_steps(
     assert result["same"]
     assert result["shapes"] == [(5, 5), (5,), (5,), (1, 5), (1,)]
     assert_same(result["after"], expected_curve(count, 3), 1e-5)
+
+
+@STAGES
+@PRECISIONS
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_plan_counts_with_the_stage_that_deepspeed_runs(stage: int, precision: Any, offload: bool) -> None:
+    engine.start()
+    running = steps.made(steps.linear(), stage, precision, offload=offload)
+    planned = PlanConfig.model_validate({"model": "", "zero_stage": stage, "precision": precision, "offload": offload})
+    assert planned.stage == running.engine.zero_optimization_stage()
 
 
 @RANKS

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from stepcoder import curriculum as cccs
 from stepcoder.errors import DataError
+from stepcoder.ppo import PpoConfig
 from stepcoder.ppo import train as train_ppo
 from stepcoder.ppo.artifacts import identity
 from stepcoder.problems import dump_problems, load_problems
@@ -184,6 +185,22 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path: Path, base_model: Path
 def test_a_stage_above_the_number_of_stages_is_refused() -> None:
     with pytest.raises(ValueError, match="stage 4 of 3"):
         ppo_config(Path("d"), Path("p"), Path("o"), stage=4, stages=3)
+
+
+def test_settings_with_which_an_adaptive_kl_weight_would_become_0_for_good_are_refused() -> None:
+    def config(**more: Any) -> PpoConfig:
+        samples = {"problems_per_step": 50, "samples_per_problem": 20}
+        return ppo_config(Path("d"), Path("p"), Path("o"), **samples, **more)
+
+    # A step of five horizons with a KL below the target takes 0.2 * 5 of the weight, which is all of it.
+    for kl_horizon in (1, 199, 200):
+        with pytest.raises(ValueError, match=r"kl_horizon.*more than 200"):
+            config(kl_target=0.1, kl_horizon=kl_horizon)
+        config(kl_horizon=kl_horizon)
+    config(kl_target=0.1, kl_horizon=201)
+    with pytest.raises(ValueError, match="kl_beta"):
+        config(kl_target=0.1, kl_beta=0)
+    config(kl_beta=0)
 
 
 def test_a_problem_that_does_not_fit_is_left_out_and_ends_no_training(

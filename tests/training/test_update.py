@@ -149,6 +149,28 @@ def test_every_epoch_and_mini_batch_is_an_optimiser_step_and_each_sample_is_in_o
     assert taken == [3, 2] * 3
 
 
+@pytest.mark.parametrize(
+    ("samples", "minibatches", "sizes"),
+    [
+        (9, 8, [2, 1, 1, 1, 1, 1, 1, 1]),
+        (5, 4, [2, 1, 1, 1]),
+        (11, 4, [3, 3, 3, 2]),
+        (8, 4, [2, 2, 2, 2]),
+        (3, 5, [1, 1, 1]),  # A mini-batch has a sample at least.
+    ],
+)
+def test_a_pass_takes_as_many_optimiser_steps_as_are_set_over_samples_that_are_spread_evenly(
+    samples: int, minibatches: int, sizes: list[int]
+) -> None:
+    data = steps.experience([2] * samples, "some")
+    policy, critic = (steps.Summed(network) for network in steps.networks())
+    taken: list[int] = []
+    critic.step = lambda losses: taken.append(len(losses)) or engine.Step(0.0, False)  # type: ignore[method-assign,assignment,func-returns-value]
+    config = steps.config(minibatches=minibatches, micro_batch_tokens=1)  # Each sample is a micro-batch.
+    update(data, policy, critic, config, seed=1)  # type: ignore[arg-type]
+    assert sorted(taken) == sorted(sizes)
+
+
 def test_prompts_have_an_order_of_their_own_in_every_epoch_and_their_samples_stay_together() -> None:
     # Neighbours with one prompt are its samples; the fifth prompt has one alone.
     data = steps.experience([3, 4, 5, 6, 7, 8, 9, 10, 11], "some", 2)
