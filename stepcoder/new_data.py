@@ -10,7 +10,7 @@ from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.redaction import first_line
 from stepcoder.platform.tracking import model_registry, pipeline_run
-from stepcoder.platform.tracking.model_registry import PARENTS_TAG
+from stepcoder.platform.tracking.model_registry import PARENTS_TAG, ModelName
 
 log = get_logger("check-new-data")
 
@@ -22,7 +22,7 @@ class NewDataConfig(StepConfig):
     """File of problem records: a path or an `s3://` address."""
     companions: tuple[str, ...] = ()
     """Further files that count as data: those that verify's settings name, corrections first."""
-    model_name: str = "stepcoder"
+    model_name: ModelName = "stepcoder"
     """Name in the MLflow model registry."""
 
 

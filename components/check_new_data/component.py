@@ -21,10 +21,12 @@ def check_new_data(problems: str, verification: dict, model_name: str) -> bool:
         Output: Whether there is new data, or no version yet.
     """
     from stepcoder.new_data import NewDataConfig, check
+    from stepcoder.platform.config import parse
     from stepcoder.platform.entry import running
     from stepcoder.preflight import check_settings, companions_of
 
     with running("check-new-data"):
         companions = companions_of(check_settings({"verification": verification})["verification"])
-        found = check(NewDataConfig(problems=problems, companions=companions, model_name=model_name))
+        inputs = {"problems": problems, "companions": companions, "model_name": model_name}
+        found = check(parse(NewDataConfig, {}, where="inputs", **inputs))
     return found.new

@@ -17,7 +17,7 @@ from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig, write_resolved
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import model_registry, pipeline_run
-from stepcoder.platform.tracking.model_registry import DIGEST_TAG, PARENTS_TAG, TAG
+from stepcoder.platform.tracking.model_registry import DIGEST_TAG, PARENTS_TAG, TAG, Alias, ModelName
 from stepcoder.registry import champions
 from stepcoder.registry.gate import DECISION_NAME, Decision
 from stepcoder.registry.measured import read_evaluation
@@ -33,9 +33,9 @@ class RegisterConfig(StepConfig):
 
     policy: str
     """Address of the candidate's checkpoint, which is recorded and not read: a path or an `s3://` address."""
-    model_name: str = Field("stepcoder", pattern=r"^[^/:'\"`]+$", max_length=200)
+    model_name: ModelName = "stepcoder"
     """Name in the MLflow model registry."""
-    champion_alias: str = Field("champion", pattern=r"^[A-Za-z][\w-]*$", max_length=200)
+    champion_alias: Alias = "champion"
     """Alias of the best version so far."""
     promote: bool | None = None
     """Whether the alias moves to this version. Empty: as `decision` says."""

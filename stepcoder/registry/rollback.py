@@ -12,6 +12,7 @@ from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import model_registry
+from stepcoder.platform.tracking.model_registry import Alias, ModelName
 from stepcoder.registry import champions
 
 log = get_logger("rollback")
@@ -20,11 +21,11 @@ log = get_logger("rollback")
 class RollbackConfig(StepConfig):
     """Which champion to take back, and what comes instead."""
 
-    model_name: str = Field("stepcoder", pattern=r"^[^/:'\"`]+$", max_length=200)
+    model_name: ModelName = "stepcoder"
     """Name in the MLflow model registry."""
     to: str | None = Field(None, pattern=r"^[1-9]\d*$")
     """Number of the version that becomes champion. Empty: the one that was champion before."""
-    champion_alias: str = Field("champion", pattern=r"^[A-Za-z][\w-]*$", max_length=200)
+    champion_alias: Alias = "champion"
     """Alias of the champion."""
     why: str = ""
     """The reason, which is recorded."""
