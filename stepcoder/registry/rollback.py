@@ -77,10 +77,11 @@ def rollback(config: RollbackConfig) -> Rollback:
             _check_weights(config, target)
         number, now = str(target.version), None if current is None else str(current.version)
         by, why = config.by or champions.person(), config.why or "rolled back by hand"
-        if now is not None and champions.rolled_back(target, alias) != now:  # else this undoes a rollback
-            champions.mark_rolled_back(client, name, alias, now, number)
+        # What the account may not write to the target has to be refused before the champion is marked.
         if champions.rolled_back(target, alias):
             champions.pardon(client, name, alias, number)
+        if now is not None and champions.rolled_back(target, alias) != now:  # else this undoes a rollback
+            champions.mark_rolled_back(client, name, alias, now, number)
         # Going back keeps what the version itself once replaced, so that the next rollback goes one further.
         champions.move(client, name, alias, target, before=now if config.to else None, by=by, why=why)
         after = model_registry.holder(client, name, alias)
