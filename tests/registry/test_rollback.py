@@ -71,8 +71,34 @@ def test_going_back_twice_goes_back_two_champions(promote, back, name):
     for number in (1, 2, 3):
         promote(number)
     assert [back().version, back().version] == ["2", "1"]
-    with pytest.raises(DataError, match=r"version 1 is the first champion.*versions are 3, 2, 1"):
+    with pytest.raises(DataError, match=r"version 1 won over no earlier champion.*versions are 3, 2, 1"):
         back()
+
+
+def test_what_a_person_skipped_is_not_gone_back_to(promote, back, name):
+    for number in (1, 2, 3):
+        promote(number)
+    back(to="2")
+    assert back().version == "1"
+    for number in (4, 5):
+        promote(number)
+    back(to="1")
+    with pytest.raises(DataError, match="version 1 won over no earlier champion"):
+        back()
+    assert champion(name).endswith("policy1")
+
+
+def test_only_a_person_who_names_it_brings_back_what_was_taken_back(promote, back, name):
+    for number in (1, 2, 3):
+        promote(number)
+    back()
+    back()
+    back(to="3")
+    with pytest.raises(DataError, match=r"version 2.*taken back by hand; versions are 3, 2, 1: name one with --to"):
+        back()
+    assert champion(name).endswith("policy3")
+    assert tags(name, "2")["stepcoder.champion_rolled_back"] == "1"
+    assert back(to="2").version == "2"
 
 
 def test_what_was_taken_back_is_not_promoted_again_by_itself(promote, back, name):
