@@ -9,8 +9,8 @@ from components import images
 def check_new_data(problems: str, verification: dict, model_name: str) -> bool:
     """Tells whether there is anything to retrain for; the whole training of the retraining pipeline hangs on it.
 
-    New is what differs in content from the data of the newest registered version, promoted or not: the records, or a
-    file that the verification settings name. Never cached.
+    New is what differs in content from the data of the last registration, promoted or not: the records, or a file that
+    the verification settings name. Never cached.
 
     Args:
         problems: File of problem records, a path or an s3:// address.

@@ -17,7 +17,7 @@ from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig, write_resolved
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import model_registry, pipeline_run
-from stepcoder.platform.tracking.model_registry import DIGEST_TAG, PARENTS_TAG, TAG, Alias, ModelName
+from stepcoder.platform.tracking.model_registry import DIGEST_TAG, PARENTS_TAG, PROBLEMS_TAG, TAG, Alias, ModelName
 from stepcoder.registry import champions
 from stepcoder.registry.gate import DECISION_NAME, Decision
 from stepcoder.registry.measured import read_evaluation
@@ -25,7 +25,6 @@ from stepcoder.registry.measured import read_evaluation
 log = get_logger("register-model")
 
 REGISTRATION_NAME: Final = "registration.json"
-"""Tag that names a version's checkpoint by content: one version for each."""
 
 
 class RegisterConfig(StepConfig):
@@ -54,7 +53,8 @@ class RegisterConfig(StepConfig):
     dataset_digest: str | None = None
     """Digest of the dataset that the models were measured on. Empty: as `decision` or `evaluation` says."""
     parents: tuple[str, ...] = ()
-    """What the policy was made from, each `name=digest`, for example `base_model=3f2a…`."""
+    """What the policy was made from, each `name=digest`, for example `base_model=3f2a…`. check-new-data compares with
+    the last `problems=…`."""
     run_id: str | None = None
     """Run of the pipeline that made the policy. Empty: `$STEPCODER_RUN_ID`."""
     out: str | None = None
@@ -127,6 +127,9 @@ def register(config: RegisterConfig) -> Registration:
         if promote or current is None or current.version != version.version:
             for key, value in ((f"{TAG}promoted", str(promote).lower()), (f"{TAG}why", why[:5000])):
                 model_registry.set_tag(client, config.model_name, version.version, key, value)
+        # Last: what was not registered whole has to count as new data.
+        if problems := dict(item.partition("=")[::2] for item in config.parents).get("problems"):
+            model_registry.set_model_tag(client, config.model_name, PROBLEMS_TAG, problems)
     registration = Registration(
         model_name=config.model_name,
         version=str(version.version),

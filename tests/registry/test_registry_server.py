@@ -95,7 +95,7 @@ def test_an_account_that_may_edit_registers_takes_back_and_undoes_it(enter, name
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "editor")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
     monkeypatch.setenv("STEPCODER_RUN_ID", "weekly-2")
-    assert enter("s3://models/2", "digest2").promoted
+    assert enter("s3://models/2", "digest2", parents=("problems=123",)).promoted
     back = rollback(RollbackConfig(model_name=name, check_weights=False))
     assert (back.version, back.by) == ("1", "editor")
     again = rollback(RollbackConfig(model_name=name, to="2", check_weights=False))

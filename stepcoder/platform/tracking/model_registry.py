@@ -19,6 +19,8 @@ DIGEST_TAG: Final = f"{TAG}policy_digest"
 """The checkpoint of a version, by content."""
 PARENTS_TAG: Final = f"{TAG}parents"
 """Digests of what a version was made from: `name=digest`, joined by a comma and a space."""
+PROBLEMS_TAG: Final = f"{TAG}problems_digest"
+"""Of a registered model: the problems that its last registration was made from, be the version new or not."""
 _ABSENT: Final = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}
 """What MLflow answers for an unknown model, version or alias."""
 
@@ -50,6 +52,16 @@ def newest(client: Any, model_name: str) -> Any:
     """The version with the highest number; None when there is none."""
     found = client.search_model_versions(f"name = '{model_name}'", order_by=["version_number DESC"])
     return max(found, key=lambda version: int(version.version), default=None)
+
+
+def model_tag(client: Any, model_name: str, name: str) -> str:
+    """A tag of a registered model; empty when it has none of this name."""
+    return str(client.get_registered_model(model_name).tags.get(name, ""))
+
+
+def set_model_tag(client: Any, model_name: str, name: str, text: str) -> None:
+    """Writes a tag of a registered model."""
+    _written(lambda: client.set_registered_model_tag(model_name, name, text))
 
 
 def set_tag(client: Any, model_name: str, number: str, name: str, text: str) -> None:
