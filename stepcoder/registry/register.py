@@ -6,6 +6,7 @@ The weights stay where they are: a version holds their address.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -249,6 +250,8 @@ def _ensure_model(client: Any, name: str) -> None:
 
 def _version(client: Any, config: RegisterConfig, facts: _Facts, source: str) -> tuple[Any, bool]:
     """The checkpoint's version, and whether it is new."""
+    from mlflow.exceptions import MlflowException
+
     if found := _versions(client, config, facts):
         if found[0].source != source:
             log.info("registered before at another address", version=found[0].version, source=found[0].source)
@@ -272,7 +275,9 @@ def _version(client: Any, config: RegisterConfig, facts: _Facts, source: str) ->
     # Two registrations of one checkpoint may both have found none; the older version counts for both.
     found = _versions(client, config, facts)
     if found and found[0].version != version.version:
-        client.delete_model_version(config.model_name, version.version)
+        # Only for order: an account that may edit need not be one that may delete.
+        with suppress(MlflowException):
+            client.delete_model_version(config.model_name, version.version)
         return found[0], False
     return version, True
 
