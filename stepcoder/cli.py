@@ -31,7 +31,7 @@ STEPS = {
     "init-model": Step("stepcoder.model.init", "InitModelConfig", "init_model", "make a small base model from nothing"),
     "resolve-inputs": Step("stepcoder.inputs", "ResolveConfig", "resolve", "check inputs, and print their digests"),
     "check-new-data": Step(
-        "stepcoder.new_data", "NewDataConfig", "check", "tell whether problems have changed since the newest version"
+        "stepcoder.new_data", "NewDataConfig", "check", "tell whether problems have changed since the last registration"
     ),
     "verify": Step("stepcoder.verification", "VerifyConfig", "verify", "find the records that can be trusted"),
     "judge": Step("stepcoder.sandbox.judge", "JudgeConfig", "judge", "run programs against the tests of problems"),

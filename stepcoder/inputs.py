@@ -16,7 +16,7 @@ from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import model_registry
-from stepcoder.platform.tracking.model_registry import DIGEST_TAG
+from stepcoder.platform.tracking.model_registry import DIGEST_TAG, Alias, ModelName
 from stepcoder.prerequisites import models, stores
 from stepcoder.prerequisites.checks import SECONDS, Check, named, raise_all, run_all
 from stepcoder.problems import Format
@@ -35,9 +35,9 @@ class ResolveConfig(StepConfig):
     """Format of the records: `apps_plus`, `leetcode`, `humaneval` or `mbpp`."""
     base_model: str
     """The model to start from: a Hugging Face id, a checkpoint folder, or an `s3://` address of one."""
-    model_name: str = "stepcoder"
+    model_name: ModelName = "stepcoder"
     """Name in the MLflow model registry."""
-    champion_alias: str = "champion"
+    champion_alias: Alias = "champion"
     """Alias of the registered version that is the best so far."""
     companions: tuple[str, ...] = ()
     """Further files that change what becomes of the problems, such as corrections; part of the problems' digest."""

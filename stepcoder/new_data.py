@@ -1,4 +1,4 @@
-"""Whether there is anything to retrain for: problems that differ from those of the newest registered version."""
+"""Whether there is anything to retrain for: problems that differ from those of the last registration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.redaction import first_line
 from stepcoder.platform.tracking import model_registry, pipeline_run
-from stepcoder.platform.tracking.model_registry import PARENTS_TAG
+from stepcoder.platform.tracking.model_registry import PROBLEMS_TAG, ModelName
 
 log = get_logger("check-new-data")
 
@@ -22,7 +22,7 @@ class NewDataConfig(StepConfig):
     """File of problem records: a path or an `s3://` address."""
     companions: tuple[str, ...] = ()
     """Further files that count as data: those that verify's settings name, corrections first."""
-    model_name: str = "stepcoder"
+    model_name: ModelName = "stepcoder"
     """Name in the MLflow model registry."""
 
 
@@ -37,9 +37,10 @@ class NewData:
 
 
 def check(config: NewDataConfig) -> NewData:
-    """Compares the data's digest with that of the newest version, promoted or not.
+    """Compares the data's digest with that of the last registration, promoted or not.
 
-    A version that was not promoted has seen its data too: training on the same again would end at the same gate.
+    A version that was not promoted has seen its data too: training on the same again would end at the same gate. So
+    has an earlier version that was registered again, as a policy from the cache is.
 
     Raises:
         DataError: a file is missing.
@@ -61,14 +62,14 @@ def check(config: NewDataConfig) -> NewData:
 
 
 def newest(model_name: str) -> tuple[str, str]:
-    """Number and problems' digest of the newest version of a model; empty texts when there is none.
+    """Number of a model's newest version, and problems' digest of its last registration; empty texts without one.
 
     Raises:
         StepCoderError: the registry cannot be read.
     """
     with model_registry.reporting():
-        last = model_registry.newest(tracking.client(), model_name)
-    if last is None:
-        return "", ""
-    parents = dict(item.partition("=")[::2] for item in str(last.tags.get(PARENTS_TAG, "")).split(", "))
-    return str(last.version), parents.get("problems", "")
+        client = tracking.client()
+        last = model_registry.newest(client, model_name)
+        if last is None:
+            return "", ""
+        return str(last.version), model_registry.model_tag(client, model_name, PROBLEMS_TAG)

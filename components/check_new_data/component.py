@@ -9,8 +9,8 @@ from components import images
 def check_new_data(problems: str, verification: dict, model_name: str) -> bool:
     """Tells whether there is anything to retrain for; the whole training of the retraining pipeline hangs on it.
 
-    New is what differs in content from the data of the newest registered version, promoted or not: the records, or a
-    file that the verification settings name. Never cached.
+    New is what differs in content from the data of the last registration, promoted or not: the records, or a file that
+    the verification settings name. Never cached.
 
     Args:
         problems: File of problem records, a path or an s3:// address.
@@ -21,10 +21,12 @@ def check_new_data(problems: str, verification: dict, model_name: str) -> bool:
         Output: Whether there is new data, or no version yet.
     """
     from stepcoder.new_data import NewDataConfig, check
+    from stepcoder.platform.config import parse
     from stepcoder.platform.entry import running
     from stepcoder.preflight import check_settings, companions_of
 
     with running("check-new-data"):
         companions = companions_of(check_settings({"verification": verification})["verification"])
-        found = check(NewDataConfig(problems=problems, companions=companions, model_name=model_name))
+        inputs = {"problems": problems, "companions": companions, "model_name": model_name}
+        found = check(parse(NewDataConfig, {}, where="inputs", **inputs))
     return found.new

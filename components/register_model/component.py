@@ -33,12 +33,16 @@ def register_model(
     Returns:
         version: The new version's number.
     """
+    from stepcoder.platform.config import parse
     from stepcoder.platform.entry import running
     from stepcoder.registry import RegisterConfig, register
 
     with running("register-model"):
         registration = register(
-            RegisterConfig(
+            parse(
+                RegisterConfig,
+                {},
+                where="inputs",
                 policy=policy_uri,
                 model_name=model_name,
                 champion_alias=champion_alias,

@@ -1,8 +1,9 @@
 """The champion's alias: which version has it, how it moves, and what is recorded when it does.
 
-Each move leaves tags on the version that gets the alias, named after the alias: `stepcoder.previous_champion` (the
-version before, to go back to), `stepcoder.champion_since`, `…_by` and `…_because`. A version that a person took the
-alias from has `stepcoder.champion_rolled_back` with the version that came instead; it is not promoted again by itself.
+Each move leaves tags on the version that gets the alias, named after the alias: `stepcoder.champion_since`, `…_by` and
+`…_because`; a promotion also `stepcoder.previous_champion` (the version it won over, to go back to). A version that a
+person took the alias from has `stepcoder.champion_rolled_back` with the version that came instead, until a person names
+it again; by itself it is neither promoted nor gone back to.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from stepcoder.platform.tracking.model_registry import TAG
 
 
 def previous(version: Any, alias: str) -> str | None:
-    """The number of the version that had the alias before this one got it."""
+    """The number of the version that had the alias when this one was promoted."""
     number = version.tags.get(f"{TAG}previous_{alias}")
     return None if number is None else str(number)
 
@@ -61,7 +62,8 @@ def mark_rolled_back(client: Any, model_name: str, alias: str, number: str, inst
 
 def pardon(client: Any, model_name: str, alias: str, number: str) -> None:
     """Lets a version that was rolled back be promoted again."""
-    client.delete_model_version_tag(model_name, number, f"{TAG}{alias}_rolled_back")
+    # Emptied: to delete a tag, MLflow wants more rights than to write one.
+    model_registry.set_tag(client, model_name, number, f"{TAG}{alias}_rolled_back", "")
 
 
 def person() -> str:

@@ -6,6 +6,7 @@ The weights stay where they are: a version holds their address.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -17,7 +18,7 @@ from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig, write_resolved
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import model_registry, pipeline_run
-from stepcoder.platform.tracking.model_registry import DIGEST_TAG, PARENTS_TAG, TAG
+from stepcoder.platform.tracking.model_registry import DIGEST_TAG, PARENTS_TAG, PROBLEMS_TAG, TAG, Alias, ModelName
 from stepcoder.registry import champions
 from stepcoder.registry.gate import DECISION_NAME, Decision
 from stepcoder.registry.measured import read_evaluation
@@ -25,7 +26,6 @@ from stepcoder.registry.measured import read_evaluation
 log = get_logger("register-model")
 
 REGISTRATION_NAME: Final = "registration.json"
-"""Tag that names a version's checkpoint by content: one version for each."""
 
 
 class RegisterConfig(StepConfig):
@@ -33,9 +33,9 @@ class RegisterConfig(StepConfig):
 
     policy: str
     """Address of the candidate's checkpoint, which is recorded and not read: a path or an `s3://` address."""
-    model_name: str = Field("stepcoder", pattern=r"^[^/:'\"`]+$", max_length=200)
+    model_name: ModelName = "stepcoder"
     """Name in the MLflow model registry."""
-    champion_alias: str = Field("champion", pattern=r"^[A-Za-z][\w-]*$", max_length=200)
+    champion_alias: Alias = "champion"
     """Alias of the best version so far."""
     promote: bool | None = None
     """Whether the alias moves to this version. Empty: as `decision` says."""
@@ -54,7 +54,8 @@ class RegisterConfig(StepConfig):
     dataset_digest: str | None = None
     """Digest of the dataset that the models were measured on. Empty: as `decision` or `evaluation` says."""
     parents: tuple[str, ...] = ()
-    """What the policy was made from, each `name=digest`, for example `base_model=3f2a…`."""
+    """What the policy was made from, each `name=digest`, for example `base_model=3f2a…`. check-new-data compares with
+    the last `problems=…`."""
     run_id: str | None = None
     """Run of the pipeline that made the policy. Empty: `$STEPCODER_RUN_ID`."""
     out: str | None = None
@@ -127,6 +128,9 @@ def register(config: RegisterConfig) -> Registration:
         if promote or current is None or current.version != version.version:
             for key, value in ((f"{TAG}promoted", str(promote).lower()), (f"{TAG}why", why[:5000])):
                 model_registry.set_tag(client, config.model_name, version.version, key, value)
+        # Last: what was not registered whole has to count as new data.
+        if problems := dict(item.partition("=")[::2] for item in config.parents).get("problems"):
+            model_registry.set_model_tag(client, config.model_name, PROBLEMS_TAG, problems)
     registration = Registration(
         model_name=config.model_name,
         version=str(version.version),
@@ -246,6 +250,8 @@ def _ensure_model(client: Any, name: str) -> None:
 
 def _version(client: Any, config: RegisterConfig, facts: _Facts, source: str) -> tuple[Any, bool]:
     """The checkpoint's version, and whether it is new."""
+    from mlflow.exceptions import MlflowException
+
     if found := _versions(client, config, facts):
         if found[0].source != source:
             log.info("registered before at another address", version=found[0].version, source=found[0].source)
@@ -269,7 +275,9 @@ def _version(client: Any, config: RegisterConfig, facts: _Facts, source: str) ->
     # Two registrations of one checkpoint may both have found none; the older version counts for both.
     found = _versions(client, config, facts)
     if found and found[0].version != version.version:
-        client.delete_model_version(config.model_name, version.version)
+        # Only for order: an account that may edit need not be one that may delete.
+        with suppress(MlflowException):
+            client.delete_model_version(config.model_name, version.version)
         return found[0], False
     return version, True
 

@@ -1,4 +1,4 @@
-"""Takes a champion back: the alias returns to the version that had it before, or goes to one that is named."""
+"""Takes a champion back: the alias returns to the version that it won over, or goes to one that is named."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stepcoder.platform import storage, tracking
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import model_registry
+from stepcoder.platform.tracking.model_registry import Alias, ModelName
 from stepcoder.registry import champions
 
 log = get_logger("rollback")
@@ -20,11 +21,11 @@ log = get_logger("rollback")
 class RollbackConfig(StepConfig):
     """Which champion to take back, and what comes instead."""
 
-    model_name: str = Field("stepcoder", pattern=r"^[^/:'\"`]+$", max_length=200)
+    model_name: ModelName = "stepcoder"
     """Name in the MLflow model registry."""
     to: str | None = Field(None, pattern=r"^[1-9]\d*$")
-    """Number of the version that becomes champion. Empty: the one that was champion before."""
-    champion_alias: str = Field("champion", pattern=r"^[A-Za-z][\w-]*$", max_length=200)
+    """Number of the version that becomes champion. Empty: the one that the champion won over."""
+    champion_alias: Alias = "champion"
     """Alias of the champion."""
     why: str = ""
     """The reason, which is recorded."""
@@ -61,10 +62,10 @@ def rollback(config: RollbackConfig) -> Rollback:
     """Moves the alias and records who did it, when and why.
 
     The version that loses the alias is not promoted again by a later run of the pipeline until a person names it
-    with `to`. The same command with `to` undoes a rollback.
+    with `to`, nor does a rollback without `to` go back to it. The same command with `to` undoes a rollback.
 
     Raises:
-        DataError: there is no such version, nothing to go back to, or its weights are gone.
+        DataError: there is no such version, nothing to go back to, it was taken back itself, or its weights are gone.
         StepCoderError: MLflow or the object store cannot be reached, or someone else moved the alias at this moment.
     """
     name, alias = config.model_name, config.champion_alias
@@ -76,12 +77,13 @@ def rollback(config: RollbackConfig) -> Rollback:
             _check_weights(config, target)
         number, now = str(target.version), None if current is None else str(current.version)
         by, why = config.by or champions.person(), config.why or "rolled back by hand"
-        if now is not None and champions.rolled_back(target, alias) != now:  # else this undoes a rollback
-            champions.mark_rolled_back(client, name, alias, now, number)
+        # What the account may not write to the target has to be refused before the champion is marked.
         if champions.rolled_back(target, alias):
             champions.pardon(client, name, alias, number)
-        # Going back keeps what the version itself once replaced, so that the next rollback goes one further.
-        champions.move(client, name, alias, target, before=now if config.to else None, by=by, why=why)
+        if now is not None and champions.rolled_back(target, alias) != now:  # else this undoes a rollback
+            champions.mark_rolled_back(client, name, alias, now, number)
+        # The version keeps what it once won over, so that the next rollback goes one further and not back to here.
+        champions.move(client, name, alias, target, before=None, by=by, why=why)
         after = model_registry.holder(client, name, alias)
     if after is None or str(after.version) != number:
         raise StepCoderError(
@@ -104,7 +106,7 @@ def _target(client: Any, config: RollbackConfig, current: Any) -> Any:
         number = champions.previous(current, alias)
         if number is None:
             raise DataError(
-                f"{name}: version {current.version} is the first {alias}, so there is none to go back to; "
+                f"{name}: version {current.version} won over no earlier {alias}, so there is none to go back to; "
                 f"{_others(client, name)}"
             )
     if current is not None and str(current.version) == number:
@@ -112,6 +114,10 @@ def _target(client: Any, config: RollbackConfig, current: Any) -> Any:
     target = model_registry.version_of(client, name, number)
     if target is None:
         raise DataError(f"{name}: there is no version {number}, it may have been deleted; {_others(client, name)}")
+    if config.to is None and champions.rolled_back(target, alias):
+        raise DataError(
+            f"{name}: version {number}, the {alias} before, was taken back by hand; {_others(client, name)}"
+        )
     return target
 
 

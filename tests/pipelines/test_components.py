@@ -237,6 +237,17 @@ def test_check_new_data(monkeypatch: pytest.MonkeyPatch) -> None:
     assert configs == [new_data.NewDataConfig(problems="p.jsonl", companions=("c.jsonl",), model_name="coder")]
 
 
+def test_a_name_that_the_registry_does_not_take_is_bad_input_also_where_nothing_has_checked_it(tmp_path: Path) -> None:
+    decision = artifact(tmp_path / "decision")
+    for start in (
+        lambda: check_new_data.python_func("p.jsonl", {}, "team/coder"),
+        lambda: register_model.python_func("s3://policy", "coder", "latest", True, "", "p1", "b1", decision),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            start()
+        assert stopped.value.code == 2
+
+
 def test_the_check_at_the_start_needs_neither_torch_nor_kfp() -> None:
     import subprocess
     import sys

@@ -45,7 +45,7 @@ def data(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NewD
 def add_version(config: NewDataConfig, policy: str, *, promote: bool = True) -> str:
     """Registers as register-model does after a run on the problems as they are now."""
     folder = Path(config.problems).parent / policy
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     (folder / "model.safetensors").write_text(policy)
     parents = (f"problems={problems_digest(config.problems)}", "base_model=b1")
     made = RegisterConfig(
@@ -77,6 +77,31 @@ def test_more_problems_and_a_changed_file_of_the_settings_are_new(data: NewDataC
     assert check(data.model_copy(update={"companions": (str(corrections),)})).new
     with Path(data.problems).open("a") as stream:
         stream.write("{}\n")
+    assert check(data).new
+
+
+def test_data_that_came_back_with_a_policy_that_was_registered_before_is_not_new(data: NewDataConfig) -> None:
+    path = Path(data.problems)
+    for policy, text in {"policy-a": "{}\n", "policy-b": "{}\n{}\n"}.items():
+        path.write_text(text)
+        add_version(data, policy)
+    path.write_text("{}\n")
+    assert check(data).new
+    assert add_version(data, "policy-a") == "1"
+    assert not check(data).new
+
+
+def test_data_whose_registration_failed_half_way_is_still_new(
+    data: NewDataConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise StepCoderError("the server is away")
+
+    add_version(data, "policy")
+    Path(data.problems).write_text("{}\n{}\n")
+    monkeypatch.setattr("stepcoder.registry.champions.move", fails)
+    with pytest.raises(StepCoderError, match="away"):
+        add_version(data, "other")
     assert check(data).new
 
 

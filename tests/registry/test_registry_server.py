@@ -1,9 +1,11 @@
 """Registration and the way back in a real MLflow server with PostgreSQL and basic auth, policies in a real S3 store."""
 
+import secrets
 import threading
 
 import boto3
 import pytest
+import requests
 
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import tracking
@@ -71,6 +73,37 @@ def test_a_policy_is_registered_and_taken_back_by_its_address_and_no_weights_mov
     assert not enter(addresses[1], "digest2").promoted
     assert rollback(RollbackConfig(model_name=name, to="2", check_weights=False)).instead_of == "1"
     assert champion(name) == addresses[1]
+
+
+def test_an_account_that_may_edit_registers_takes_back_and_undoes_it(enter, name, mlflow_server, monkeypatch):
+    monkeypatch.setenv("STEPCODER_RUN_ID", "weekly-1")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", name)
+    enter("s3://models/1", "digest1")
+
+    def admin(path, **content):
+        answer = requests.post(
+            f"{mlflow_server.uri}/api/{path}", json=content, auth=(mlflow_server.user, mlflow_server.password)
+        )
+        answer.raise_for_status()
+
+    password = secrets.token_hex(12)
+    admin("2.0/mlflow/users/create", username="editor", password=password)
+    experiment = tracking.client().get_experiment_by_name(name).experiment_id
+    for kind, resource in (("experiment", experiment), ("registered_model", name)):
+        grant = {"resource_type": kind, "resource_id": resource, "permission": "EDIT"}
+        admin("3.0/mlflow/users/permissions/grant", username="editor", **grant)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "editor")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+    monkeypatch.setenv("STEPCODER_RUN_ID", "weekly-2")
+    for _ in range(2):  # as two steps leave it that make the run's record at the same moment
+        tags = {tracking.RUN_ID_TAG: "weekly-2", tracking.STEP_TAG: "pipeline"}
+        tracking.client().create_run(experiment, tags=tags)
+    assert enter("s3://models/2", "digest2", parents=("problems=123",)).promoted
+    back = rollback(RollbackConfig(model_name=name, check_weights=False))
+    assert (back.version, back.by) == ("1", "editor")
+    again = rollback(RollbackConfig(model_name=name, to="2", check_weights=False))
+    assert (again.version, champion(name)) == ("2", "s3://models/2")
+    assert enter("s3://models/2", "digest2").promoted
 
 
 def test_registrations_at_once_leave_one_version_a_checkpoint_and_one_champion_that_says_so(enter, name):

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from stepcoder.cli import main
 from stepcoder.errors import DataError, StepCoderError
@@ -61,7 +63,7 @@ def test_the_command_that_undoes_it_is_told_and_works(promote, back, name, capsy
     done = json.loads(capsys.readouterr().out)
     assert (done["version"], done["instead_of"]) == ("2", "1")
     assert champion(name).endswith("policy2")
-    assert "stepcoder.champion_rolled_back" not in tags(name, "1") | tags(name, "2")
+    assert not any(tags(name, number).get("stepcoder.champion_rolled_back") for number in ("1", "2"))
     assert back().version == "1"
 
 
@@ -69,8 +71,34 @@ def test_going_back_twice_goes_back_two_champions(promote, back, name):
     for number in (1, 2, 3):
         promote(number)
     assert [back().version, back().version] == ["2", "1"]
-    with pytest.raises(DataError, match=r"version 1 is the first champion.*versions are 3, 2, 1"):
+    with pytest.raises(DataError, match=r"version 1 won over no earlier champion.*versions are 3, 2, 1"):
         back()
+
+
+def test_what_a_person_skipped_is_not_gone_back_to(promote, back, name):
+    for number in (1, 2, 3):
+        promote(number)
+    back(to="2")
+    assert back().version == "1"
+    for number in (4, 5):
+        promote(number)
+    back(to="1")
+    with pytest.raises(DataError, match="version 1 won over no earlier champion"):
+        back()
+    assert champion(name).endswith("policy1")
+
+
+def test_only_a_person_who_names_it_brings_back_what_was_taken_back(promote, back, name):
+    for number in (1, 2, 3):
+        promote(number)
+    back()
+    back()
+    back(to="3")
+    with pytest.raises(DataError, match=r"version 2.*taken back by hand; versions are 3, 2, 1: name one with --to"):
+        back()
+    assert champion(name).endswith("policy3")
+    assert tags(name, "2")["stepcoder.champion_rolled_back"] == "1"
+    assert back(to="2").version == "2"
 
 
 def test_what_was_taken_back_is_not_promoted_again_by_itself(promote, back, name):
@@ -85,6 +113,25 @@ def test_what_was_taken_back_is_not_promoted_again_by_itself(promote, back, name
     back(to="2")
     assert promote(2).promoted
     assert promote(3).promoted
+
+
+def test_a_move_that_is_refused_at_its_start_does_not_take_the_champion_back(promote, back, name, monkeypatch):
+    promote(1)
+    promote(2)
+    back()
+    promote(3)
+    write = MlflowClient.set_model_version_tag
+
+    def refuse(client, model, number, *tag):
+        if str(number) == "2":
+            raise MlflowException("Permission denied")
+        write(client, model, number, *tag)
+
+    monkeypatch.setattr(MlflowClient, "set_model_version_tag", refuse)
+    with pytest.raises(StepCoderError, match="Permission denied"):
+        back(to="2")
+    assert champion(name).endswith("policy3")
+    assert "stepcoder.champion_rolled_back" not in tags(name, "3")
 
 
 def test_there_has_to_be_something_to_go_back_to(promote, back, name):

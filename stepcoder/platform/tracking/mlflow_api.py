@@ -7,6 +7,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -133,13 +134,17 @@ def found_or_created(
         name: Name of a new run.
         tags: Further tags of a new run.
     """
+    from mlflow.exceptions import MlflowException
+
     made = None
     if not (found := runs_tagged(mlflow_client, experiment, key)):
         made = mlflow_client.create_run(experiment, tags={**(tags or {}), **key}, run_name=name)
         found = runs_tagged(mlflow_client, experiment, key) or [made]
     for other in found[1:]:
         if not other.data.metrics and not other.data.params:
-            mlflow_client.delete_run(other.info.run_id)
+            # Only for order: the oldest counts, and an account that may edit need not be one that may delete.
+            with suppress(MlflowException):
+                mlflow_client.delete_run(other.info.run_id)
     return found[0], made is None or found[0].info.run_id != made.info.run_id
 
 
