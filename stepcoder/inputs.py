@@ -18,7 +18,7 @@ from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import model_registry
 from stepcoder.platform.tracking.model_registry import DIGEST_TAG
 from stepcoder.prerequisites import models, stores
-from stepcoder.prerequisites.checks import SECONDS, Check, named, raise_all, run_all
+from stepcoder.prerequisites.checks import SECONDS, Check, in_kubeflow, named, raise_all, run_all
 from stepcoder.problems import Format
 
 log = get_logger("resolve-inputs")
@@ -153,9 +153,16 @@ def _checks(config: ResolveConfig) -> list[Check]:
     checks += [_store_check(what, address, stores.check_writable) for what, address in written.items() if address]
     # A database file may first have to be made, which takes its time and asks nobody.
     seconds = SECONDS if tracking.tracking_uri().startswith("http") else None
-    ask = partial(champion, config.model_name, config.champion_alias)
-    checks.append(Check("registry", ask, seconds, mend=named(*_MLFLOW)))
+    checks.append(Check("registry", partial(_ask_registry, config), seconds, mend=named(*_MLFLOW)))
     return checks
+
+
+def _ask_registry(config: ResolveConfig) -> tuple[str, str]:
+    if in_kubeflow() and not tracking.tracking_uri().startswith("http"):
+        raise DataError(
+            f"what is on no MLflow server ends with the pod; set {named('MLFLOW_TRACKING_URI')} to a server's address"
+        )
+    return champion(config.model_name, config.champion_alias)
 
 
 def _store_check(what: str, address: str, run: Callable[[str], Any]) -> Check:
