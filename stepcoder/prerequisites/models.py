@@ -6,8 +6,9 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +21,11 @@ from stepcoder.prerequisites.checks import named
 log = get_logger("resolve-inputs")
 
 CONFIG: Final = "config.json"
+INDEX: Final = ".index.json"
 TOKENIZER: Final = "tokenizer_config.json"
 HUB_SECONDS: Final = 10.0
-_WEIGHTS: Final = (".safetensors", ".bin")
+_WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
+"""Where `transformers` looks for weights, in its order: the file, or the files that its `.index.json` lists."""
 _HUB_ID: Final = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _CAUSAL: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the names of architectures end that can write text."""
@@ -61,25 +64,39 @@ def find(address: str) -> BaseModel:
         DataError: there is no such model, it lacks files, or it is known not to be trainable here; lists all faults.
         StepCoderError: the object store or the hub does not answer.
     """
-    if storage.is_remote(address):
-        _check_files(address, [item.name for item in storage.list_objects(address)])
-        digest = storage.address_digest(address)
-    elif Path(address).is_dir():
-        _check_files(address, [file.name for file in Path(address).iterdir()])
-        digest = storage.digest(Path(address))
-    elif Path(address).is_file():
-        raise DataError(f"{address}: is a file; give the folder of a Hugging Face checkpoint")
-    elif not _HUB_ID.fullmatch(address):
-        raise DataError(f"{address}: there is no such folder")
-    else:
+    if not storage.is_remote(address) and not Path(address).is_dir():
+        if Path(address).is_file():
+            raise DataError(f"{address}: is a file; give the folder of a Hugging Face checkpoint")
+        if not _HUB_ID.fullmatch(address):
+            raise DataError(f"{address}: there is no such folder")
         return _find_on_hub(address)
-    with tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch:
-        config, tokenizer = (
-            _read(storage.fetch(f"{address.rstrip('/')}/{name}", Path(scratch)), address)
-            for name in (CONFIG, TOKENIZER)
-        )
-    _check_content(address, config, tokenizer)
-    return BaseModel(address, digest, config)
+    check_files(address)
+    config = _small_file(address, CONFIG)
+    _check_content(address, config, _small_file(address, TOKENIZER))
+    return BaseModel(address, storage.address_digest(address), config)
+
+
+def check_files(address: str) -> None:
+    """Checks that a whole checkpoint lies in a folder or under an address: configuration, tokenizer, all weights.
+
+    Raises:
+        DataError: it does not; lists all that is missing.
+        StepCoderError: the object store does not answer.
+    """
+    if storage.is_remote(address):
+        names = [item.name for item in storage.list_objects(address)]
+    else:
+        names = [file.name for file in Path(address).iterdir()] if Path(address).is_dir() else []
+    if not names:
+        raise DataError(f"{address}: there is nothing at this address")
+    faults = []
+    if CONFIG not in names:
+        faults.append(f"has no {CONFIG}, so it is not a Hugging Face checkpoint")
+    if TOKENIZER not in names:
+        faults.append(f"has no tokenizer ({TOKENIZER}); save it beside the weights with save_pretrained()")
+    faults += _lacking_weights(names, partial(_small_file, address))
+    if faults:
+        raise DataError("\n".join(f"{address}: {fault}" for fault in faults))
 
 
 def check_room(model: BaseModel, longest: Mapping[str, int]) -> None:
@@ -113,17 +130,18 @@ def _find_on_hub(name: str) -> BaseModel:
     place = (endpoint or "https://huggingface.co").rstrip("/")
     try:
         info = huggingface_hub.HfApi(endpoint=endpoint).model_info(name, timeout=HUB_SECONDS)
+        names = [sibling.rfilename for sibling in info.siblings or ()]
         with tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch:
-            found = {
-                file: _read(
-                    huggingface_hub.hf_hub_download(
-                        name, file, revision=info.sha, endpoint=endpoint, cache_dir=scratch, etag_timeout=HUB_SECONDS
-                    ),
-                    name,
+
+            def read(file: str) -> dict[str, Any]:
+                path = huggingface_hub.hf_hub_download(
+                    name, file, revision=info.sha, endpoint=endpoint, cache_dir=scratch, etag_timeout=HUB_SECONDS
                 )
-                for file in (CONFIG, TOKENIZER)
-                if file == CONFIG or any(sibling.rfilename == file for sibling in info.siblings or ())
-            }
+                return _read(path, name)
+
+            config = read(CONFIG)
+            tokenizer = read(TOKENIZER) if TOKENIZER in names else {}
+            lacking = _lacking_weights(names, read)
     except errors.GatedRepoError as error:
         raise DataError(
             f"{name}: is a gated model; accept its conditions at {place}/{name} and set {named('HF_TOKEN')} to a token "
@@ -140,11 +158,10 @@ def _find_on_hub(name: str) -> BaseModel:
         raise
     except Exception as error:  # Offline, no network, a server that fails: each has its own, by the hub's HTTP library.
         return _find_in_cache(name, place, error)
-    files = [sibling.rfilename for sibling in info.siblings or ()]
-    if not any(file.endswith(_WEIGHTS) for file in files):
-        raise DataError(f"{name}: has no weights (looked for *{' and *'.join(_WEIGHTS)})")
-    _check_content(name, found[CONFIG], found.get(TOKENIZER, {}))
-    return BaseModel(name, f"{name}@{info.sha}", found[CONFIG])
+    if lacking:
+        raise DataError("\n".join(f"{name}: {fault}" for fault in lacking))
+    _check_content(name, config, tokenizer)
+    return BaseModel(name, f"{name}@{info.sha}", config)
 
 
 def _find_in_cache(name: str, place: str, error: Exception) -> BaseModel:
@@ -164,18 +181,26 @@ def _find_in_cache(name: str, place: str, error: Exception) -> BaseModel:
     return BaseModel(name, f"{name}@{folder.name}", config)
 
 
-def _check_files(address: str, names: Collection[str]) -> None:
-    if not names:
-        raise DataError(f"{address}: there is nothing at this address")
-    faults = []
-    if CONFIG not in names:
-        faults.append(f"{address}: has no {CONFIG}, so it is not a Hugging Face checkpoint")
-    if TOKENIZER not in names:
-        faults.append(f"{address}: has no tokenizer ({TOKENIZER}); save it beside the weights with save_pretrained()")
-    if not any(name.endswith(_WEIGHTS) for name in names):
-        faults.append(f"{address}: has no weights (looked for *{' and *'.join(_WEIGHTS)})")
-    if faults:
-        raise DataError("\n".join(faults))
+def _lacking_weights(names: Collection[str], read: Callable[[str], dict[str, Any]]) -> list[str]:
+    """What is wrong with the weights, by the names of the files and the content of the small ones."""
+    own = CONFIG in names and read(CONFIG).get("transformers_weights")
+    for whole in (str(own).removesuffix(INDEX),) if own else _WEIGHTS:
+        if whole in names:
+            return []
+        if (index := whole + INDEX) in names:
+            parts = read(index).get("weight_map")
+            if not isinstance(parts, dict):
+                return [f"{index} has no weight_map"]
+            listed = {str(part) for part in parts.values()}
+            absent = sorted(listed - set(names))
+            few = f"{', '.join(absent[:3])}{' …' if len(absent) > 3 else ''}"
+            return [f"lacks {len(absent)} of {len(listed)} files that {index} lists: {few}"] if absent else []
+    return [f"has no weights (looked for {' and '.join(_WEIGHTS)}, and {INDEX} of each)"]
+
+
+def _small_file(address: str, name: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch:
+        return _read(storage.fetch(f"{address.rstrip('/')}/{name}", Path(scratch)), address)
 
 
 def _read(path: str | Path, address: str) -> dict[str, Any]:
