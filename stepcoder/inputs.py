@@ -34,7 +34,8 @@ class ResolveConfig(StepConfig):
     problem_format: str
     """Format of the records: `apps_plus`, `leetcode`, `humaneval` or `mbpp`."""
     base_model: str
-    """The model to start from: a Hugging Face id, a checkpoint folder, or an `s3://` address of one."""
+    """The model to start from: a Hugging Face id (`ID@COMMIT` for one commit), a checkpoint folder, or an `s3://`
+    address of one."""
     model_name: str = "stepcoder"
     """Name in the MLflow model registry."""
     champion_alias: str = "champion"
@@ -54,6 +55,8 @@ class Resolved:
     """The inputs' digests, where the champion's weights are, and what training starts from."""
 
     problems_digest: str
+    base_model_uri: str
+    """Where the base model is; of a Hugging Face id with the commit, so that all steps load the same one."""
     base_model_digest: str
     champion_uri: str
     """Empty when no version carries the alias."""
@@ -98,10 +101,11 @@ def resolve(config: ResolveConfig, further: Further | None = None) -> Resolved:
     problems = "+".join([found["problems"], *(found[f"verification: {address}"] for address in config.companions)])
     resolved = Resolved(
         problems_digest=problems,
+        base_model_uri=base.address,
         base_model_digest=base.digest,
         champion_uri=champion_uri,
         champion_digest=champion_digest,
-        start_model=champion_uri if warm else config.base_model,
+        start_model=champion_uri if warm else base.address,
         start_model_digest=(champion_digest or found["champion"].digest) if warm else base.digest,
     )
     log.info(

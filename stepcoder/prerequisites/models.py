@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform import storage
+from stepcoder.platform import hub, storage
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.redaction import first_line
 from stepcoder.prerequisites.checks import named
@@ -26,7 +26,7 @@ TOKENIZER: Final = "tokenizer_config.json"
 HUB_SECONDS: Final = 10.0
 _WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
 """Where `transformers` looks for weights, in its order: the file, or the files that its `.index.json` lists."""
-_HUB_ID: Final = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+_HUB_ID: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\w[\w./-]*)?")
 _CAUSAL: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the names of architectures end that can write text."""
 _NOT_PACKED: Final = {
@@ -44,6 +44,7 @@ class BaseModel:
     """What is known of a model before its weights are loaded."""
 
     address: str
+    """Where it is; a Hugging Face id with its commit."""
     digest: str
     """SHA-256 of the checkpoint, or of the store's listing; of a Hugging Face id the id and its commit."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -121,15 +122,16 @@ def check_room(model: BaseModel, longest: Mapping[str, int]) -> None:
         raise DataError("\n".join(faults))
 
 
-def _find_on_hub(name: str) -> BaseModel:
+def _find_on_hub(address: str) -> BaseModel:
     """The model behind an id as the hub has it now, or as the local cache has it when the hub cannot be reached."""
     import huggingface_hub
     from huggingface_hub import errors
 
+    name, revision = hub.split(address)
     endpoint = os.environ.get("HF_ENDPOINT") or None
     place = (endpoint or "https://huggingface.co").rstrip("/")
     try:
-        info = huggingface_hub.HfApi(endpoint=endpoint).model_info(name, timeout=HUB_SECONDS)
+        info = huggingface_hub.HfApi(endpoint=endpoint).model_info(name, revision=revision, timeout=HUB_SECONDS)
         names = [sibling.rfilename for sibling in info.siblings or ()]
         with tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch:
 
@@ -149,6 +151,8 @@ def _find_on_hub(name: str) -> BaseModel:
         ) from error
     except errors.EntryNotFoundError as error:
         raise DataError(f"{name}: has no {CONFIG}, so it is not a Hugging Face checkpoint") from error
+    except errors.RevisionNotFoundError as error:
+        raise DataError(f"{address}: {name} at {place} has no revision {revision}") from error
     except errors.RepositoryNotFoundError as error:
         raise DataError(
             f"{name}: is neither a folder here nor a model at {place} that may be seen; mend the name, or for a "
@@ -157,20 +161,21 @@ def _find_on_hub(name: str) -> BaseModel:
     except StepCoderError:
         raise
     except Exception as error:  # Offline, no network, a server that fails: each has its own, by the hub's HTTP library.
-        return _find_in_cache(name, place, error)
+        return _find_in_cache(address, place, error)
     if lacking:
         raise DataError("\n".join(f"{name}: {fault}" for fault in lacking))
     _check_content(name, config, tokenizer)
-    return BaseModel(name, f"{name}@{info.sha}", config)
+    return _at_commit(name, str(info.sha), config)
 
 
-def _find_in_cache(name: str, place: str, error: Exception) -> BaseModel:
+def _find_in_cache(address: str, place: str, error: Exception) -> BaseModel:
     import huggingface_hub
 
-    cached = huggingface_hub.try_to_load_from_cache(name, CONFIG)
+    name, revision = hub.split(address)
+    cached = huggingface_hub.try_to_load_from_cache(name, CONFIG, revision=revision)
     if not isinstance(cached, str):
         raise DataError(
-            f"{name}: is neither a folder here nor in the local cache, and {place} cannot be asked "
+            f"{address}: is neither a folder here nor in the local cache, and {place} cannot be asked "
             f"({first_line(error)}); mend {named('HF_ENDPOINT', 'HF_HUB_OFFLINE')}, or give a folder or an s3:// "
             "address"
         ) from error
@@ -178,7 +183,11 @@ def _find_in_cache(name: str, place: str, error: Exception) -> BaseModel:
     folder = Path(cached).parent
     config = _read(cached, name)
     _check_content(name, config, _read(folder / TOKENIZER, name) if (folder / TOKENIZER).is_file() else {})
-    return BaseModel(name, f"{name}@{folder.name}", config)
+    return _at_commit(name, folder.name, config)
+
+
+def _at_commit(name: str, commit: str, config: dict[str, Any]) -> BaseModel:
+    return BaseModel(f"{name}@{commit}", f"{name}@{commit}", config)
 
 
 def _lacking_weights(names: Collection[str], read: Callable[[str], dict[str, Any]]) -> list[str]:

@@ -140,6 +140,8 @@ class Hub(BaseHTTPRequestHandler):
         ):
             return self._answer(401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         if self.path.startswith("/api/"):
+            if "/revision/" in self.path and self.path.rpartition("/")[2].partition("?")[0] not in {"main", COMMIT}:
+                return self._answer(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
             weights = "model.safetensors.index.json" if name == "partial" else "model.safetensors"
             names = ("config.json", "tokenizer_config.json", weights)
             return self._answer(200, {"id": name, "sha": COMMIT, "siblings": [{"rfilename": n} for n in names]})
@@ -188,8 +190,14 @@ def online(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
 
 def test_a_model_of_the_hub_is_named_by_its_commit(hub: str) -> None:
     found = models.find("owner/open")
-    assert found.digest == f"owner/open@{COMMIT}"
+    assert found.address == found.digest == f"owner/open@{COMMIT}"
     assert found.positions == 77
+
+
+def test_a_commit_may_be_named_and_has_to_exist(hub: str) -> None:
+    assert models.find(f"owner/open@{COMMIT}") == models.find("owner/open@main") == models.find("owner/open")
+    with pytest.raises(DataError, match=f"owner/open@v7: owner/open at {hub} has no revision v7"):
+        models.find("owner/open@v7")
 
 
 def test_a_model_of_the_hub_that_lacks_weights_is_told(hub: str) -> None:
@@ -227,6 +235,7 @@ def test_without_network_the_cache_counts(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     kept = huggingface_hub.try_to_load_from_cache
     monkeypatch.setattr(
-        huggingface_hub, "try_to_load_from_cache", lambda name, file: kept(name, file, cache_dir=tmp_path)
+        huggingface_hub, "try_to_load_from_cache", lambda *given, **more: kept(*given, **more, cache_dir=tmp_path)
     )
     assert models.find("owner/open").digest == f"owner/open@{COMMIT}"
+    assert models.find(f"owner/open@{COMMIT}").address == f"owner/open@{COMMIT}"
