@@ -50,7 +50,7 @@ an unconfined system-call filter, and bear the labels `app.kubernetes.io/part-of
 
 _RESOLVED = {
     "problems": {"problems_digest"},
-    "base_model": {"base_model_digest", "start_model", "start_model_digest"},
+    "base_model": {"base_model_uri", "base_model_digest", "start_model", "start_model_digest"},
 }
 """What resolve-inputs says of what lies at an address, by the parameter that holds the address."""
 

@@ -160,7 +160,7 @@ def build(
         measured = placed(
             evaluate(
                 dataset=dataset,
-                base_model=base_model,
+                base_model=inputs.outputs["base_model_uri"],
                 base_model_digest=inputs.outputs["base_model_digest"],
                 sft_policy=reference.outputs["policy"],
                 candidate=last.outputs["policy"],
@@ -227,7 +227,7 @@ def build(
 
         Args:
             problems: File of problem records, an s3:// address.
-            base_model: Hugging Face id or s3:// address of a checkpoint folder.
+            base_model: Hugging Face id (ID@COMMIT for one commit) or s3:// address of a checkpoint folder.
             problem_format: Format of the records (apps_plus, leetcode, humaneval or mbpp).
             model_name: Name in the MLflow model registry.
             champion_alias: Alias of the best registered version.

@@ -18,7 +18,7 @@ from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import model_registry
 from stepcoder.platform.tracking.model_registry import DIGEST_TAG, Alias, ModelName
 from stepcoder.prerequisites import models, stores
-from stepcoder.prerequisites.checks import SECONDS, Check, named, raise_all, run_all
+from stepcoder.prerequisites.checks import SECONDS, Check, in_kubeflow, named, raise_all, run_all
 from stepcoder.problems import Format
 
 log = get_logger("resolve-inputs")
@@ -34,7 +34,8 @@ class ResolveConfig(StepConfig):
     problem_format: str
     """Format of the records: `apps_plus`, `leetcode`, `humaneval` or `mbpp`."""
     base_model: str
-    """The model to start from: a Hugging Face id, a checkpoint folder, or an `s3://` address of one."""
+    """The model to start from: a Hugging Face id (`ID@COMMIT` for one commit), a checkpoint folder, or an `s3://`
+    address of one."""
     model_name: ModelName = "stepcoder"
     """Name in the MLflow model registry."""
     champion_alias: Alias = "champion"
@@ -54,6 +55,8 @@ class Resolved:
     """The inputs' digests, where the champion's weights are, and what training starts from."""
 
     problems_digest: str
+    base_model_uri: str
+    """Where the base model is; of a Hugging Face id with the commit, so that all steps load the same one."""
     base_model_digest: str
     champion_uri: str
     """Empty when no version carries the alias."""
@@ -98,10 +101,11 @@ def resolve(config: ResolveConfig, further: Further | None = None) -> Resolved:
     problems = "+".join([found["problems"], *(found[f"verification: {address}"] for address in config.companions)])
     resolved = Resolved(
         problems_digest=problems,
+        base_model_uri=base.address,
         base_model_digest=base.digest,
         champion_uri=champion_uri,
         champion_digest=champion_digest,
-        start_model=champion_uri if warm else config.base_model,
+        start_model=champion_uri if warm else base.address,
         start_model_digest=(champion_digest or found["champion"].digest) if warm else base.digest,
     )
     log.info(
@@ -153,9 +157,16 @@ def _checks(config: ResolveConfig) -> list[Check]:
     checks += [_store_check(what, address, stores.check_writable) for what, address in written.items() if address]
     # A database file may first have to be made, which takes its time and asks nobody.
     seconds = SECONDS if tracking.tracking_uri().startswith("http") else None
-    ask = partial(champion, config.model_name, config.champion_alias)
-    checks.append(Check("registry", ask, seconds, mend=named(*_MLFLOW)))
+    checks.append(Check("registry", partial(_ask_registry, config), seconds, mend=named(*_MLFLOW)))
     return checks
+
+
+def _ask_registry(config: ResolveConfig) -> tuple[str, str]:
+    if in_kubeflow() and not tracking.tracking_uri().startswith("http"):
+        raise DataError(
+            f"what is on no MLflow server ends with the pod; set {named('MLFLOW_TRACKING_URI')} to a server's address"
+        )
+    return champion(config.model_name, config.champion_alias)
 
 
 def _store_check(what: str, address: str, run: Callable[[str], Any]) -> Check:

@@ -18,9 +18,9 @@ from stepcoder.platform.redaction import first_line
 from stepcoder.platform.tracking import pipeline_run
 from stepcoder.ppo.config import PpoConfig
 from stepcoder.prerequisites import models
-from stepcoder.prerequisites.checks import SECONDS, Check, Fault, named, raise_all
+from stepcoder.prerequisites.checks import SECONDS, Check, Fault, in_kubeflow, named, raise_all
 from stepcoder.registry import GateConfig
-from stepcoder.sandbox.address import SANDBOX_VARIABLE
+from stepcoder.sandbox.address import LOCAL, SANDBOX_VARIABLE
 from stepcoder.sandbox.readiness import check_ready
 from stepcoder.sandbox.token import TOKEN_VARIABLE
 from stepcoder.sft.config import SftConfig
@@ -185,5 +185,10 @@ def _sandboxes(configs: Mapping[str, StepConfig]) -> dict[str, list[str]]:
 
 
 def _check_sandbox(address: str) -> None:
+    if address in LOCAL and in_kubeflow():
+        raise DataError(
+            f"{address!r} would run programs in the pod that holds weights and keys; set {named(SANDBOX_VARIABLE)} to "
+            "the address of a sandbox service, and leave the setting `sandbox` out"
+        )
     if lacking := check_ready(address, SANDBOX_SECONDS):
         log.warning("the sandbox's machine lacks layers of isolation", sandbox=address, lacks=", ".join(lacking))

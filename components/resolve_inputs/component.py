@@ -26,6 +26,7 @@ def resolve_inputs(
     "Outputs",
     [
         ("problems_digest", str),
+        ("base_model_uri", str),
         ("base_model_digest", str),
         ("champion_uri", str),
         ("champion_digest", str),
@@ -42,7 +43,7 @@ def resolve_inputs(
     Args:
         problems: File of problem records, a path or an s3:// address.
         problem_format: Format of the records (apps_plus, leetcode, humaneval or mbpp).
-        base_model: Hugging Face id, checkpoint folder or s3:// address.
+        base_model: Hugging Face id (ID@COMMIT for one commit), checkpoint folder or s3:// address.
         model_name: Name in the MLflow model registry.
         champion_alias: Alias of the best registered version.
         verification: Settings of verify-dataset, checked here only.
@@ -56,6 +57,7 @@ def resolve_inputs(
 
     Returns:
         problems_digest: SHA-256 of the problem records.
+        base_model_uri: Where the base model is; of a Hugging Face id with the commit, so that all steps load the same.
         base_model_digest: SHA-256 of the checkpoint, or the commit of a Hugging Face id.
         champion_uri: Where the champion's weights are; empty when there is none.
         champion_digest: Digest of the champion's weights; empty when there is none.
@@ -82,6 +84,7 @@ def resolve_inputs(
         )
     return (
         resolved.problems_digest,
+        resolved.base_model_uri,
         resolved.base_model_digest,
         resolved.champion_uri,
         resolved.champion_digest,

@@ -24,7 +24,7 @@ from stepcoder.evaluation.metrics import (
 )
 from stepcoder.evaluation.report import render
 from stepcoder.evaluation.samples import JudgedSample, write_samples
-from stepcoder.platform import storage
+from stepcoder.platform import hub, storage
 from stepcoder.platform.config import write_resolved
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import Tracker
@@ -150,7 +150,7 @@ def _measured_model(
     """One model's samples and figures: from this run, from an earlier one, or by sampling."""
     digest = {"base": config.base_digest, "champion": config.champion_digest}.get(name)
     measured = config.measured
-    if digest is None and name == "base" and _is_hub_id(address):
+    if digest is None and name == "base" and hub.is_id(address):
         # The hub's content may change under one id, so nothing may be reused without a digest.
         digest, measured = address, None
     if digest is None:
@@ -168,7 +168,7 @@ def _measured_model(
     reused = found is not None
     if found is None:
         log.info("sampling", model=name, problems=len(problems), samples=config.samples)
-        here = address if _is_hub_id(address) else str(storage.fetch(address))
+        here = address if hub.is_id(address) else str(storage.fetch(address))
         found = [JudgedSample.of(sample) for sample in sampler(config, here, problems)]
         if measured is not None:
             write_measurement(measured, key, settings, found)
@@ -207,7 +207,3 @@ def _write(
     storage.write_text(folder / "metrics.json", metrics.model_dump_json(indent=1) + "\n")
     storage.write_text(folder / "report.html", render(metrics, problems, samples, history, shown=config.shown))
     write_resolved(config, folder)
-
-
-def _is_hub_id(address: str) -> bool:
-    return not storage.is_remote(address) and not Path(address).exists() and not address.startswith((".", "/"))

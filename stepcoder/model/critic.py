@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedToken
 from stepcoder.errors import DataError
 from stepcoder.model import attention
 from stepcoder.model.batch import Packed
-from stepcoder.model.load import PRECISION, device, local_model, save_merged, without_dropout, write_card
+from stepcoder.model.load import PRECISION, device, local_model, pretrained, save_merged, without_dropout, write_card
 from stepcoder.model.policy import states
 from stepcoder.platform import engine, ranks
 from stepcoder.platform.redaction import first_line
@@ -51,14 +51,13 @@ def load_critic(address: str, precision: str = "fp32") -> Critic:
     Raises:
         DataError: the model cannot be loaded.
     """
-    name = local_model(address)
     try:
-        backbone = AutoModel.from_pretrained(name, dtype=PRECISION[precision], attn_implementation=attention.NAME)
-        hidden_size = AutoConfig.from_pretrained(name).get_text_config().hidden_size
+        backbone = pretrained(AutoModel, address, dtype=PRECISION[precision], attn_implementation=attention.NAME)
+        hidden_size = pretrained(AutoConfig, address).get_text_config().hidden_size
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(f"{address}: no critic can be made of this model: {first_line(error)}") from error
     critic = Critic(backbone, hidden_size)
-    if (head := Path(name) / HEAD).is_file():
+    if (head := Path(local_model(address)) / HEAD).is_file():
         critic.value_head.load_state_dict(load_file(head))
     critic = critic.to(device(), PRECISION[precision])
     without_dropout(critic)

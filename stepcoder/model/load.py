@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from stepcoder import __version__
 from stepcoder.errors import DataError
 from stepcoder.model import adapters
-from stepcoder.platform import engine, ranks, storage
+from stepcoder.platform import engine, hub, ranks, storage
 from stepcoder.platform.redaction import first_line
 
 PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -21,13 +21,13 @@ CARD = "stepcoder.json"
 
 
 def local_model(address: str) -> str:
-    """What `from_pretrained` takes: the local folder of an address, or the Hugging Face id itself.
+    """The local folder of an address, or the Hugging Face id with its commit.
 
     Raises:
-        DataError: the folder lacks a configuration or a tokenizer.
+        DataError: there is no such model, or the folder lacks a configuration or a tokenizer.
     """
-    if not storage.is_remote(address) and not Path(address).exists() and not address.startswith((".", "/")):
-        return address
+    if hub.is_id(address):
+        return hub.pinned(address)
     folder = storage.fetch(address)
     for name, what in (("config.json", "a model configuration"), ("tokenizer_config.json", "a tokenizer")):
         if not (folder / name).is_file():
@@ -37,8 +37,14 @@ def local_model(address: str) -> str:
     return str(folder)
 
 
+def pretrained(kind: Any, address: str, **settings: Any) -> Any:
+    """What `kind.from_pretrained` makes of the model at an address."""
+    name, revision = hub.split(local_model(address))
+    return kind.from_pretrained(name, revision=revision, **settings)
+
+
 def model_digest(address: str) -> str:
-    """A digest of a model's content; of a Hugging Face id the id itself."""
+    """A digest of a model's content; of a Hugging Face id the id and its commit."""
     name = local_model(address)
     return storage.digest(Path(name)) if Path(name).is_dir() else name
 
@@ -49,9 +55,8 @@ def load_tokenizer(address: str) -> PreTrainedTokenizerBase:
     Raises:
         DataError: there is none, or it has no end-of-text token.
     """
-    name = local_model(address)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = pretrained(AutoTokenizer, address)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{address}: its tokenizer cannot be loaded: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
@@ -68,9 +73,8 @@ def load_policy(address: str, precision: str = "fp32") -> PreTrainedModel:
     Raises:
         DataError: it cannot be loaded, or not all of its weights are there.
     """
-    name = local_model(address)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(name, dtype=PRECISION[precision], output_loading_info=True)
+        model, report = pretrained(AutoModelForCausalLM, address, dtype=PRECISION[precision], output_loading_info=True)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(f"{address}: the model cannot be loaded: {first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
@@ -148,7 +152,7 @@ def save_policy(
 
 def save_merged(model: PreTrainedModel, base: str, kind: Any, folder: Path) -> None:
     """Writes the checkpoint of a model with its adapters merged into the weights that they were trained on."""
-    whole = kind.from_pretrained(local_model(base), dtype=model.dtype)
+    whole = pretrained(kind, base, dtype=model.dtype)
     adapters.merge_into(whole, model)
     whole.save_pretrained(folder)
 

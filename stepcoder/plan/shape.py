@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcoder.errors import DataError
-from stepcoder.platform import storage
+from stepcoder.platform import hub, storage
 from stepcoder.platform.redaction import first_line
 
 
@@ -169,7 +169,8 @@ def _config(model: str) -> Any:
     elif model.startswith((".", "/")) and not Path(model).exists():
         raise DataError(f"{model}: there is no such folder")
     try:
-        return AutoConfig.from_pretrained(name)
+        name, revision = hub.split(name)
+        return AutoConfig.from_pretrained(name, revision=revision)
     except Exception as error:  # What is raised for a wrong value depends on the architecture.
         raise DataError(
             f"{model}: neither a folder nor a Hugging Face id whose config.json can be read ({first_line(error)}); "

@@ -71,9 +71,14 @@ def raise_all(faults: Sequence[Fault]) -> None:
         raise kind("\n".join(fault.text for fault in faults))
 
 
+def in_kubeflow() -> bool:
+    """Whether this is a step's pod of Kubeflow. A notebook's pod, where a run of one machine may be, is none."""
+    return "KFP_POD_NAME" in os.environ
+
+
 def named(*variables: str) -> str:
     """Environment variables by the place where they are set: on a cluster the run's secret or the config map."""
-    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+    if not in_kubeflow():
         return f"{', '.join(variables)} in the environment"
     places = {
         "the run's Secret": [name for name in variables if name in SECRET_VARIABLES],

@@ -6,13 +6,14 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform import storage
+from stepcoder.platform import hub, storage
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.redaction import first_line
 from stepcoder.prerequisites.checks import named
@@ -20,10 +21,12 @@ from stepcoder.prerequisites.checks import named
 log = get_logger("resolve-inputs")
 
 CONFIG: Final = "config.json"
+INDEX: Final = ".index.json"
 TOKENIZER: Final = "tokenizer_config.json"
 HUB_SECONDS: Final = 10.0
-_WEIGHTS: Final = (".safetensors", ".bin")
-_HUB_ID: Final = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
+_WEIGHTS: Final = ("model.safetensors", "pytorch_model.bin")
+"""Where `transformers` looks for weights, in its order: the file, or the files that its `.index.json` lists."""
+_HUB_ID: Final = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(@\w[\w./-]*)?")
 _CAUSAL: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the names of architectures end that can write text."""
 _NOT_PACKED: Final = {
@@ -41,6 +44,7 @@ class BaseModel:
     """What is known of a model before its weights are loaded."""
 
     address: str
+    """Where it is; a Hugging Face id with its commit."""
     digest: str
     """SHA-256 of the checkpoint, or of the store's listing; of a Hugging Face id the id and its commit."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -61,25 +65,39 @@ def find(address: str) -> BaseModel:
         DataError: there is no such model, it lacks files, or it is known not to be trainable here; lists all faults.
         StepCoderError: the object store or the hub does not answer.
     """
-    if storage.is_remote(address):
-        _check_files(address, [item.name for item in storage.list_objects(address)])
-        digest = storage.address_digest(address)
-    elif Path(address).is_dir():
-        _check_files(address, [file.name for file in Path(address).iterdir()])
-        digest = storage.digest(Path(address))
-    elif Path(address).is_file():
-        raise DataError(f"{address}: is a file; give the folder of a Hugging Face checkpoint")
-    elif not _HUB_ID.fullmatch(address):
-        raise DataError(f"{address}: there is no such folder")
-    else:
+    if not storage.is_remote(address) and not Path(address).is_dir():
+        if Path(address).is_file():
+            raise DataError(f"{address}: is a file; give the folder of a Hugging Face checkpoint")
+        if not _HUB_ID.fullmatch(address):
+            raise DataError(f"{address}: there is no such folder")
         return _find_on_hub(address)
-    with tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch:
-        config, tokenizer = (
-            _read(storage.fetch(f"{address.rstrip('/')}/{name}", Path(scratch)), address)
-            for name in (CONFIG, TOKENIZER)
-        )
-    _check_content(address, config, tokenizer)
-    return BaseModel(address, digest, config)
+    check_files(address)
+    config = _small_file(address, CONFIG)
+    _check_content(address, config, _small_file(address, TOKENIZER))
+    return BaseModel(address, storage.address_digest(address), config)
+
+
+def check_files(address: str) -> None:
+    """Checks that a whole checkpoint lies in a folder or under an address: configuration, tokenizer, all weights.
+
+    Raises:
+        DataError: it does not; lists all that is missing.
+        StepCoderError: the object store does not answer.
+    """
+    if storage.is_remote(address):
+        names = [item.name for item in storage.list_objects(address)]
+    else:
+        names = [file.name for file in Path(address).iterdir()] if Path(address).is_dir() else []
+    if not names:
+        raise DataError(f"{address}: there is nothing at this address")
+    faults = []
+    if CONFIG not in names:
+        faults.append(f"has no {CONFIG}, so it is not a Hugging Face checkpoint")
+    if TOKENIZER not in names:
+        faults.append(f"has no tokenizer ({TOKENIZER}); save it beside the weights with save_pretrained()")
+    faults += _lacking_weights(names, partial(_small_file, address))
+    if faults:
+        raise DataError("\n".join(f"{address}: {fault}" for fault in faults))
 
 
 def check_room(model: BaseModel, longest: Mapping[str, int]) -> None:
@@ -104,26 +122,28 @@ def check_room(model: BaseModel, longest: Mapping[str, int]) -> None:
         raise DataError("\n".join(faults))
 
 
-def _find_on_hub(name: str) -> BaseModel:
+def _find_on_hub(address: str) -> BaseModel:
     """The model behind an id as the hub has it now, or as the local cache has it when the hub cannot be reached."""
     import huggingface_hub
     from huggingface_hub import errors
 
+    name, revision = hub.split(address)
     endpoint = os.environ.get("HF_ENDPOINT") or None
     place = (endpoint or "https://huggingface.co").rstrip("/")
     try:
-        info = huggingface_hub.HfApi(endpoint=endpoint).model_info(name, timeout=HUB_SECONDS)
+        info = huggingface_hub.HfApi(endpoint=endpoint).model_info(name, revision=revision, timeout=HUB_SECONDS)
+        names = [sibling.rfilename for sibling in info.siblings or ()]
         with tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch:
-            found = {
-                file: _read(
-                    huggingface_hub.hf_hub_download(
-                        name, file, revision=info.sha, endpoint=endpoint, cache_dir=scratch, etag_timeout=HUB_SECONDS
-                    ),
-                    name,
+
+            def read(file: str) -> dict[str, Any]:
+                path = huggingface_hub.hf_hub_download(
+                    name, file, revision=info.sha, endpoint=endpoint, cache_dir=scratch, etag_timeout=HUB_SECONDS
                 )
-                for file in (CONFIG, TOKENIZER)
-                if file == CONFIG or any(sibling.rfilename == file for sibling in info.siblings or ())
-            }
+                return _read(path, name)
+
+            config = read(CONFIG)
+            tokenizer = read(TOKENIZER) if TOKENIZER in names else {}
+            lacking = _lacking_weights(names, read)
     except errors.GatedRepoError as error:
         raise DataError(
             f"{name}: is a gated model; accept its conditions at {place}/{name} and set {named('HF_TOKEN')} to a token "
@@ -131,6 +151,8 @@ def _find_on_hub(name: str) -> BaseModel:
         ) from error
     except errors.EntryNotFoundError as error:
         raise DataError(f"{name}: has no {CONFIG}, so it is not a Hugging Face checkpoint") from error
+    except errors.RevisionNotFoundError as error:
+        raise DataError(f"{address}: {name} at {place} has no revision {revision}") from error
     except errors.RepositoryNotFoundError as error:
         raise DataError(
             f"{name}: is neither a folder here nor a model at {place} that may be seen; mend the name, or for a "
@@ -139,21 +161,21 @@ def _find_on_hub(name: str) -> BaseModel:
     except StepCoderError:
         raise
     except Exception as error:  # Offline, no network, a server that fails: each has its own, by the hub's HTTP library.
-        return _find_in_cache(name, place, error)
-    files = [sibling.rfilename for sibling in info.siblings or ()]
-    if not any(file.endswith(_WEIGHTS) for file in files):
-        raise DataError(f"{name}: has no weights (looked for *{' and *'.join(_WEIGHTS)})")
-    _check_content(name, found[CONFIG], found.get(TOKENIZER, {}))
-    return BaseModel(name, f"{name}@{info.sha}", found[CONFIG])
+        return _find_in_cache(address, place, error)
+    if lacking:
+        raise DataError("\n".join(f"{name}: {fault}" for fault in lacking))
+    _check_content(name, config, tokenizer)
+    return _at_commit(name, str(info.sha), config)
 
 
-def _find_in_cache(name: str, place: str, error: Exception) -> BaseModel:
+def _find_in_cache(address: str, place: str, error: Exception) -> BaseModel:
     import huggingface_hub
 
-    cached = huggingface_hub.try_to_load_from_cache(name, CONFIG)
+    name, revision = hub.split(address)
+    cached = huggingface_hub.try_to_load_from_cache(name, CONFIG, revision=revision)
     if not isinstance(cached, str):
         raise DataError(
-            f"{name}: is neither a folder here nor in the local cache, and {place} cannot be asked "
+            f"{address}: is neither a folder here nor in the local cache, and {place} cannot be asked "
             f"({first_line(error)}); mend {named('HF_ENDPOINT', 'HF_HUB_OFFLINE')}, or give a folder or an s3:// "
             "address"
         ) from error
@@ -161,21 +183,33 @@ def _find_in_cache(name: str, place: str, error: Exception) -> BaseModel:
     folder = Path(cached).parent
     config = _read(cached, name)
     _check_content(name, config, _read(folder / TOKENIZER, name) if (folder / TOKENIZER).is_file() else {})
-    return BaseModel(name, f"{name}@{folder.name}", config)
+    return _at_commit(name, folder.name, config)
 
 
-def _check_files(address: str, names: Collection[str]) -> None:
-    if not names:
-        raise DataError(f"{address}: there is nothing at this address")
-    faults = []
-    if CONFIG not in names:
-        faults.append(f"{address}: has no {CONFIG}, so it is not a Hugging Face checkpoint")
-    if TOKENIZER not in names:
-        faults.append(f"{address}: has no tokenizer ({TOKENIZER}); save it beside the weights with save_pretrained()")
-    if not any(name.endswith(_WEIGHTS) for name in names):
-        faults.append(f"{address}: has no weights (looked for *{' and *'.join(_WEIGHTS)})")
-    if faults:
-        raise DataError("\n".join(faults))
+def _at_commit(name: str, commit: str, config: dict[str, Any]) -> BaseModel:
+    return BaseModel(f"{name}@{commit}", f"{name}@{commit}", config)
+
+
+def _lacking_weights(names: Collection[str], read: Callable[[str], dict[str, Any]]) -> list[str]:
+    """What is wrong with the weights, by the names of the files and the content of the small ones."""
+    own = CONFIG in names and read(CONFIG).get("transformers_weights")
+    for whole in (str(own).removesuffix(INDEX),) if own else _WEIGHTS:
+        if whole in names:
+            return []
+        if (index := whole + INDEX) in names:
+            parts = read(index).get("weight_map")
+            if not isinstance(parts, dict):
+                return [f"{index} has no weight_map"]
+            listed = {str(part) for part in parts.values()}
+            absent = sorted(listed - set(names))
+            few = f"{', '.join(absent[:3])}{' …' if len(absent) > 3 else ''}"
+            return [f"lacks {len(absent)} of {len(listed)} files that {index} lists: {few}"] if absent else []
+    return [f"has no weights (looked for {' and '.join(_WEIGHTS)}, and {INDEX} of each)"]
+
+
+def _small_file(address: str, name: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="stepcoder-") as scratch:
+        return _read(storage.fetch(f"{address.rstrip('/')}/{name}", Path(scratch)), address)
 
 
 def _read(path: str | Path, address: str) -> dict[str, Any]:

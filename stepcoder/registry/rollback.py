@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform import storage, tracking
+from stepcoder.platform import tracking
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
 from stepcoder.platform.tracking import model_registry
 from stepcoder.platform.tracking.model_registry import Alias, ModelName
+from stepcoder.prerequisites import models
 from stepcoder.registry import champions
 
 log = get_logger("rollback")
@@ -32,7 +33,7 @@ class RollbackConfig(StepConfig):
     by: str = ""
     """Who decided it, which is recorded. Empty: `$MLFLOW_TRACKING_USERNAME`, else this machine's user."""
     check_weights: bool = True
-    """Whether to refuse a version whose checkpoint is gone from its address, or cannot be looked for from here."""
+    """Whether to refuse a version whose checkpoint is not whole at its address, or cannot be looked for from here."""
 
     @field_validator("to", mode="before")
     @classmethod
@@ -130,11 +131,12 @@ def _check_weights(config: RollbackConfig, target: Any) -> None:
     where = f"{config.model_name}: version {target.version}"
     anyway = "--check-weights False moves the alias all the same"
     try:
-        there = storage.exists(str(target.source))
+        models.check_files(str(target.source))
+    except DataError as error:
+        what = "; ".join(str(error).splitlines())
+        raise DataError(
+            f"{where}: its weights are not at {target.source} any more, so the next run could not measure against it "
+            f"({what}); name another version with --to, or put them back. {anyway}"
+        ) from error
     except StepCoderError as error:
         raise DataError(f"{where}: cannot look for its weights at {target.source}: {error}; {anyway}") from error
-    if not there:
-        raise DataError(
-            f"{where}: its weights are not at {target.source} any more, so the next run could not measure against it; "
-            f"name another version with --to, or put them back. {anyway}"
-        )

@@ -24,7 +24,8 @@ from stepcoder.cli import STEPS
 from stepcoder.platform.config import StepConfig
 from stepcoder.preflight import SECTIONS, check_settings
 
-RESOLVED = inputs.Resolved("p1", "b1", "s3://bucket/7", "c7", "s3://bucket/7", "c7")
+VALUES = ("p1", "owner/base@7", "b1", "s3://bucket/7", "c7", "s3://bucket/7", "c7")
+RESOLVED = inputs.Resolved(*VALUES)
 
 COMMANDS = {"verification": "verify", "sft": "sft", "ppo": "ppo", "evaluation": "evaluate", "gate": "gate"}
 """By section of settings, the command that does the same as the component."""
@@ -221,7 +222,7 @@ def test_resolve_inputs_hands_everything_to_the_check_and_its_findings_on(monkey
         "measurements": "s3://bucket/measurements",
         "warm_start": True,
     }
-    assert resolve_inputs.python_func(**given, **sections) == ("p1", "b1", "s3://bucket/7", "c7", "s3://bucket/7", "c7")
+    assert resolve_inputs.python_func(**given, **sections) == VALUES
     assert taken == [given, sections]
 
 

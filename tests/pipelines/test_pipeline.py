@@ -139,6 +139,7 @@ def test_the_digests_of_resolve_inputs_reach_the_steps_that_are_cached(tasks: di
     assert source(tasks["register-model"], "base_model_digest") == "resolve-inputs.start_model_digest"
     assert source(tasks["evaluate"], "champion_uri") == "resolve-inputs.champion_uri"
     assert source(tasks["evaluate"], "champion_digest") == "resolve-inputs.champion_digest"
+    assert source(tasks["evaluate"], "base_model") == "resolve-inputs.base_model_uri"
     assert source(tasks["evaluate"], "base_model_digest") == "resolve-inputs.base_model_digest"
 
 
@@ -168,7 +169,6 @@ def test_what_evaluation_gate_and_registration_get(tasks: dict[str, Any]) -> Non
     assert source(evaluate, "sft_policy") == "sft.policy"
     assert source(evaluate, "candidate") == "ppo-stage-3.policy"
     assert source(evaluate, "history") == "ppo-stage-3.history"
-    assert source(evaluate, "base_model") == "base_model"
     assert source(gate, "evaluation") == "evaluate.evaluation"
     assert source(register, "promote") == "promotion-gate.promote"
     assert source(register, "why") == "promotion-gate.why"

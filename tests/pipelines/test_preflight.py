@@ -114,3 +114,41 @@ def test_each_sandbox_of_the_settings_is_tried_and_a_service_that_is_away_is_no_
         preflight(inputs, settings(sft={**short, "sandbox": "docker"}, ppo={**short, "sandbox": "http://b:1"}))
     assert caught.value.exit_status == 1
     assert tried == ["local", "docker", "http://b:1"]
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"MLFLOW_TRACKING_URI": "sqlite:////tmp/mlflow.db", "STEPCODER_SANDBOX": "unsafe"}]
+)
+def test_a_pod_of_kubeflow_keeps_no_records_and_runs_no_programs(
+    inputs: dict[str, Any], given: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("MLFLOW_TRACKING_URI", "STEPCODER_SANDBOX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"STEPCODER_HOME": str(tmp_path / "home"), "KFP_POD_NAME": "stepcoder-7", **given}.items():
+        monkeypatch.setenv(name, value)
+    short = settings()["sft"]
+    with pytest.raises(DataError) as caught:
+        preflight(inputs, settings(sft={**short, "sandbox": "local"}))
+    registry, *sandboxes = str(caught.value).splitlines()
+    assert registry.startswith("registry: ")
+    assert "set MLFLOW_TRACKING_URI in the ConfigMap stepcoder to a server's address" in registry
+    told = [line.partition(":")[0] for line in sandboxes]
+    if given:
+        assert told == ["sandbox of verification, ppo, evaluation", "sandbox of sft"]
+    else:
+        assert told == ["sandbox of verification, sft, ppo, evaluation"]
+    assert all(
+        "set STEPCODER_SANDBOX in the ConfigMap stepcoder to the address of a sandbox" in one for one in sandboxes
+    )
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_run_of_one_machine_may_be_in_a_notebooks_pod(
+    inputs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.delenv("KFP_POD_NAME", raising=False)
+    monkeypatch.delenv("STEPCODER_SANDBOX", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setattr("stepcoder.preflight.check_ready", lambda address, seconds: ())
+    assert preflight(inputs, settings()).start_model == inputs["base_model"]

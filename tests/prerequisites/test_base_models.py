@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from stepcoder.errors import DataError
+from stepcoder.platform import storage
 from stepcoder.prerequisites import models
+from tests.servers.swift import Swift
 from tests.training import architectures
 
 
@@ -67,6 +69,58 @@ def test_the_longest_sequence_of_each_step_has_to_fit_the_context(tmp_path: Path
         models.check_room(model, {"sft": 100, "ppo": 101})
 
 
+def in_parts(folder: Path, *parts: str) -> None:
+    """Replaces the weights by some files of an index that lists two."""
+    (folder / "model.safetensors").unlink()
+    listed = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": listed}))
+    for name in parts:
+        (folder / name).write_text("")
+
+
+def test_every_file_that_the_index_of_the_weights_lists_has_to_be_there(tmp_path: Path) -> None:
+    folder = Path(checkpoint(tmp_path / "m", {"model_type": "llama"}))
+    in_parts(folder, "model-00001-of-00002.safetensors")
+    with pytest.raises(DataError, match=r"lacks 1 of 2 files that model\.safetensors\.index\.json .*: model-00002-of"):
+        models.find(str(folder))
+    (folder / "model-00002-of-00002.safetensors").write_text("")
+    models.find(str(folder))
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(DataError, match="has no weights"):
+        models.find(str(folder))
+
+
+def test_an_index_that_nothing_reads_may_be_left_behind(tmp_path: Path) -> None:
+    folder = Path(checkpoint(tmp_path / "m", {"model_type": "llama"}))
+    (folder / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "pytorch_model-00001.bin"}}')
+    models.find(str(folder))
+
+
+def test_a_configuration_may_name_the_file_of_the_weights(tmp_path: Path) -> None:
+    folder = Path(checkpoint(tmp_path / "m", {"model_type": "llama", "transformers_weights": "own.safetensors"}))
+    with pytest.raises(DataError, match="has no weights"):
+        models.find(str(folder))
+    (folder / "own.safetensors").write_text("")
+    models.find(str(folder))
+
+
+@pytest.mark.s3
+def test_a_copy_to_an_object_store_that_was_interrupted_is_told(
+    tmp_path: Path, swift: Swift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in swift.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    folder, bucket = Path(checkpoint(tmp_path / "m", {"model_type": "llama"})), swift.bucket()
+    in_parts(folder, "model-00001-of-00002.safetensors")
+    for file in folder.iterdir():  # one by one, as other tools copy
+        storage.publish(file, f"s3://{bucket}/m/{file.name}")
+    with pytest.raises(DataError, match=rf"s3://{bucket}/m: lacks 1 of 2 files .*: model-00002-of"):
+        models.find(f"s3://{bucket}/m")
+    storage.publish(folder / "model-00001-of-00002.safetensors", f"s3://{bucket}/m/model-00002-of-00002.safetensors")
+    models.find(f"s3://{bucket}/m")
+
+
 # --- the hub ---------------------------------------------------------------------------------------------------------
 
 COMMIT = "a" * 40
@@ -79,14 +133,23 @@ class Hub(BaseHTTPRequestHandler):
         owner, _, rest = self.path.removeprefix("/api/models/").lstrip("/").partition("/")
         name = rest.partition("/")[0].partition("?")[0]
         allowed = self.headers.get("authorization") == "Bearer hf_accepted"
-        if owner != "owner" or name not in {"open", "gated", "private"} or (name == "private" and not allowed):
+        if (
+            owner != "owner"
+            or name not in {"open", "gated", "private", "partial"}
+            or (name == "private" and not allowed)
+        ):
             return self._answer(401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
         if self.path.startswith("/api/"):
-            names = ("config.json", "tokenizer_config.json", "model.safetensors")
+            if "/revision/" in self.path and self.path.rpartition("/")[2].partition("?")[0] not in {"main", COMMIT}:
+                return self._answer(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
+            weights = "model.safetensors.index.json" if name == "partial" else "model.safetensors"
+            names = ("config.json", "tokenizer_config.json", weights)
             return self._answer(200, {"id": name, "sha": COMMIT, "siblings": [{"rfilename": n} for n in names]})
         if name == "gated" and not allowed:
             return self._answer(403, {"error": "gated"}, {"X-Error-Code": "GatedRepo"})
-        content = {"model_type": "llama", "max_position_embeddings": 77} if "config.json" in self.path else {}
+        content: dict[str, Any] = {"model_type": "llama", "max_position_embeddings": 77}
+        if "index.json" in self.path:
+            content = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hash(self.path) & 0xFFFFFF:x}"'}
         return self._answer(200, {} if "tokenizer" in self.path else content, headers)
 
@@ -127,8 +190,19 @@ def online(monkeypatch: pytest.MonkeyPatch, address: str, cache: Path) -> None:
 
 def test_a_model_of_the_hub_is_named_by_its_commit(hub: str) -> None:
     found = models.find("owner/open")
-    assert found.digest == f"owner/open@{COMMIT}"
+    assert found.address == found.digest == f"owner/open@{COMMIT}"
     assert found.positions == 77
+
+
+def test_a_commit_may_be_named_and_has_to_exist(hub: str) -> None:
+    assert models.find(f"owner/open@{COMMIT}") == models.find("owner/open@main") == models.find("owner/open")
+    with pytest.raises(DataError, match=f"owner/open@v7: owner/open at {hub} has no revision v7"):
+        models.find("owner/open@v7")
+
+
+def test_a_model_of_the_hub_that_lacks_weights_is_told(hub: str) -> None:
+    with pytest.raises(DataError, match=r"owner/partial: lacks 1 of 1 files .*: model-00001-of"):
+        models.find("owner/partial")
 
 
 def test_a_gated_model_says_what_to_accept_and_where_the_token_goes(hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +235,7 @@ def test_without_network_the_cache_counts(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     kept = huggingface_hub.try_to_load_from_cache
     monkeypatch.setattr(
-        huggingface_hub, "try_to_load_from_cache", lambda name, file: kept(name, file, cache_dir=tmp_path)
+        huggingface_hub, "try_to_load_from_cache", lambda *given, **more: kept(*given, **more, cache_dir=tmp_path)
     )
     assert models.find("owner/open").digest == f"owner/open@{COMMIT}"
+    assert models.find(f"owner/open@{COMMIT}").address == f"owner/open@{COMMIT}"

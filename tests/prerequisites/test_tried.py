@@ -48,9 +48,9 @@ def test_what_never_answers_is_given_up() -> None:
 
 
 def test_where_to_mend_a_variable_depends_on_where_the_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.delenv("KFP_POD_NAME", raising=False)
     assert named("HF_TOKEN", "HF_ENDPOINT") == "HF_TOKEN, HF_ENDPOINT in the environment"
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("KFP_POD_NAME", "stepcoder-7")
     assert named("HF_TOKEN", "HF_ENDPOINT") == "HF_TOKEN in the run's Secret and HF_ENDPOINT in the ConfigMap stepcoder"
 
 

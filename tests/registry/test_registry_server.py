@@ -65,9 +65,8 @@ def test_a_policy_is_registered_and_taken_back_by_its_address_and_no_weights_mov
     with pytest.raises(DataError, match="weights are not at s3://"):
         rollback(RollbackConfig(model_name=name))
     assert champion(name) == addresses[1]
-    # A folder in the object store is there once its manifest is; one file of it serves before that.
-    for file in ("model.safetensors", "manifest.json"):
-        store.put_object(Bucket=bucket, Key=f"runs/1/policy/{file}", Body=b'{"files": {}}')
+    for file in ("config.json", "tokenizer_config.json", "model.safetensors"):
+        store.put_object(Bucket=bucket, Key=f"runs/1/policy/{file}", Body=b"{}")
     done = rollback(RollbackConfig(model_name=name, why="slower answers"))
     assert (done.version, done.by, champion(name)) == ("1", mlflow_server.user, addresses[0])
     assert not enter(addresses[1], "digest2").promoted

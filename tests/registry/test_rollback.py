@@ -23,7 +23,8 @@ def promote(name, tmp_path):
     def run(number, **changes):
         policy = tmp_path / f"policy{number}"
         policy.mkdir(exist_ok=True)
-        (policy / "weights").write_text(str(number))
+        for file in ("config.json", "tokenizer_config.json", "model.safetensors"):
+            (policy / file).write_text("{}")
         changes = {"promote": True, "policy_digest": f"digest{number}", "why": "it wins"} | changes
         return register(RegisterConfig(policy=str(policy), model_name=name, **changes))
 
@@ -165,6 +166,17 @@ def test_a_version_without_its_weights_is_refused_unless_one_insists(promote, ba
         back()
     assert champion(name).endswith("policy2")
     assert back(check_weights=False).version == "1"
+
+
+@pytest.mark.parametrize("gone", ["model.safetensors", "config.json"])
+def test_a_version_without_a_part_of_its_checkpoint_is_refused(promote, back, name, tmp_path, gone):
+    promote(1)
+    promote(2)
+    (tmp_path / "policy1" / "summary.json").write_text("{}")
+    (tmp_path / "policy1" / gone).unlink()
+    with pytest.raises(DataError, match=r"weights are not at .*policy1: has no "):
+        back()
+    assert champion(name).endswith("policy2")
 
 
 def test_another_alias_has_a_history_of_its_own(promote, back, name):

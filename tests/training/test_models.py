@@ -15,11 +15,11 @@ from stepcoder.errors import DataError, StepCoderError
 from stepcoder.model.batch import pack
 from stepcoder.model.critic import load_critic, save_critic
 from stepcoder.model.generation import Request, Response, TransformersGenerator
-from stepcoder.model.load import check_room, load_policy, save_policy
+from stepcoder.model.load import check_room, load_policy, load_tokenizer, model_digest, save_policy
 from stepcoder.model.policy import Policy
 from stepcoder.model.seeds import derived_seed
 from stepcoder.model.settings import Sampling
-from stepcoder.platform import engine
+from stepcoder.platform import engine, hub
 
 
 def trained(network: nn.Module, **settings: Any) -> engine.Engine:
@@ -155,3 +155,56 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         file.write_bytes(bytes(file.stat().st_size))  # As a crash of the machine leaves it: the size is right.
     with pytest.raises(StepCoderError, match=rf"{tmp_path}: the checkpoint is damaged.*remove it"):
         running.load(tmp_path, "policy")
+
+
+# --- models of the hub ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub_cache(base_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's local cache with two commits of one model, as it is offline; `main` is the second one."""
+    repository = tmp_path / "models--owner--coder"
+    for commit, weight in ((FIRST, 1.0), (SECOND, 2.0)):
+        shutil.copytree(base_model, repository / "snapshots" / commit)
+        model = load_policy(str(base_model))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(weight)
+        model.save_pretrained(repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(SECOND)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    hub.pinned.cache_clear()
+    return repository
+
+
+FIRST, SECOND = "1" * 40, "2" * 40
+
+
+def test_the_commit_in_an_address_is_the_one_that_is_loaded(hub_cache: Path) -> None:
+    for commit, weight in ((FIRST, 1.0), (SECOND, 2.0)):
+        address = f"owner/coder@{commit}"
+        assert load_policy(address).get_input_embeddings().weight.unique().tolist() == [weight]
+        assert next(load_critic(address).backbone.parameters()).unique().tolist() == [weight]
+        assert load_tokenizer(address).eos_token == "<|end|>"
+        assert model_digest(address) == address
+
+
+def test_an_id_without_a_commit_stays_at_the_one_that_was_found_first(hub_cache: Path) -> None:
+    assert model_digest("owner/coder") == f"owner/coder@{SECOND}"
+    (hub_cache / "refs" / "main").write_text(FIRST)
+    assert load_policy("owner/coder").get_input_embeddings().weight.unique().tolist() == [2.0]
+    assert model_digest("owner/coder") == f"owner/coder@{SECOND}"
+
+
+def test_a_model_that_is_nowhere_is_told_as_such(hub_cache: Path) -> None:
+    for address in ("owner/typo", "owner/coder@" + "3" * 40, "a/b/c"):
+        with pytest.raises(DataError, match=f"{address}: is neither a folder here nor a model that the hub"):
+            load_tokenizer(address)
+
+
+def test_a_folder_may_have_an_at_sign_in_its_name(base_model: Path, tmp_path: Path) -> None:
+    shutil.copytree(base_model, tmp_path / "model@1")
+    assert load_tokenizer(str(tmp_path / "model@1")).eos_token == "<|end|>"
