@@ -131,7 +131,7 @@ FULL: Final = Setting(
         **_MODEL,
         "max_prompt_tokens": 640,
         "max_new_tokens": 320,
-        "sampling_batch": 128,
+        "sampling_batch": 256,
         "cpu_seconds": 0.3,
         "sandbox_slots": 1,
     },

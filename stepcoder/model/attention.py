@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 from stepcoder.errors import DataError
+from stepcoder.model.decoding import Decoding
 
 Shape = tuple[int, tuple[int, ...]]
 """Tokens of a prompt, and of each of its responses."""
@@ -112,6 +113,7 @@ def packed_attention(
     *,
     scaling: float | None = None,
     layout: Layout | None = None,
+    decoding: Decoding | None = None,
     sliding_window: int | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
@@ -124,7 +126,8 @@ def packed_attention(
         value: like `key`.
         attention_mask: not used for packed sequences.
         scaling: factor on the scores.
-        layout: what stands where in the row. None: an ordinary padded batch, as in generation.
+        layout: what stands where in the row. Without one it is an ordinary batch.
+        decoding: given where each sequence is one new token of a sample; knows what that goes on from.
         sliding_window: how many tokens a token sees, itself included.
         **others: what `transformers` passes along.
 
@@ -134,12 +137,8 @@ def packed_attention(
     if strange := [name for name in _UNKNOWN if others.get(name) is not None]:
         raise DataError(f"{type(module).__name__} uses {', '.join(strange)}, which packed attention does not know")
     others.pop("dropout", None)
-    if layout is None and attention_mask is None and query.shape[2] == 1 and query.device.type == "cpu":
-        # One token a sequence, whose whole past it sees: plain products are faster here than the kernel for many.
-        groups = query.shape[1] // key.shape[1]
-        key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-        scores = (query * (scaling or query.shape[3] ** -0.5)) @ key.transpose(2, 3)
-        return (scores.softmax(3) @ value).transpose(1, 2), None
+    if decoding is not None:
+        return decoding.attend(module.layer_idx, query, key, value, scaling, sliding_window), None  # type: ignore[arg-type]
     if layout is None:
         padded: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window, **others
@@ -149,16 +148,14 @@ def packed_attention(
         return _on_gpu(query, key, value, layout, scaling, sliding_window), None
     groups = query.shape[1] // key.shape[1]
     states = [query[0], repeat_kv(key, groups)[0], repeat_kv(value, groups)[0]]
-    pieces, begin = [], 0
-    for (prompt, responses), run in groupby(layout.shapes):
-        count, tokens = sum(1 for _ in run), prompt + sum(responses)
+    runs = [(shape, sum(1 for _ in run)) for shape, run in groupby(layout.shapes)]
+    # One split and no slices: the gradient of each slice would be as large as the whole row.
+    borders = [count * (prompt + sum(responses)) for (prompt, responses), count in runs]
+    pieces = []
+    for ((prompt, responses), count), *parts in zip(runs, *(one.split(borders, 1) for one in states), strict=True):
         # (heads, count * tokens, size) -> (count, heads, tokens, size), without a copy.
-        part = [
-            one[:, begin : begin + count * tokens].view(one.shape[0], count, tokens, -1).transpose(0, 1)
-            for one in states
-        ]
-        pieces.append(_attend_alike(layout, part, prompt, responses, scaling, sliding_window))
-        begin += count * tokens
+        alike = [one.unflatten(1, (count, -1)).transpose(0, 1) for one in parts]
+        pieces.append(_attend_alike(layout, alike, prompt, responses, scaling, sliding_window))
     return (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).unsqueeze(0), None
 
 
@@ -175,32 +172,22 @@ def _attend_alike(
     Returns:
         `(count * tokens, heads, size)`.
     """
-    query, key, value = states
-    count, heads = query.shape[:2]
-    mask = None if window is None or prompt <= window else layout.mask(prompt, 0, window, query.device)
-    q, k, v = (one[:, :, :prompt] for one in states)
+    runs = [(length, sum(1 for _ in run)) for length, run in groupby(responses) if length]
+    count, heads = states[0].shape[:2]
+    borders = [prompt, *(each * length for length, each in runs)]
+    (q, *queries), (k, *keys), (v, *values) = (one.split(borders, 2) for one in states)
+    mask = None if window is None or prompt <= window else layout.mask(prompt, 0, window, q.device)
     out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
-    outs, begin = [out.transpose(1, 2)], prompt
-    for length, run in groupby(responses):
-        if not length:
-            continue
-        each = sum(1 for _ in run)
-        own = slice(begin, begin + each * length)
-        begin += each * length
-
-        def of_each(one: Tensor, own: slice = own, each: int = each, length: int = length) -> Tensor:
-            """(count, heads, each * length, size) -> (count, each, heads, length, size)."""
-            return one[:, :, own].reshape(count, heads, each, length, -1).transpose(1, 2)
-
-        q = of_each(query).reshape(count * each, heads, length, -1)
-        k, v = (
-            torch.cat(
-                [one[:, None, :, :prompt].expand(count, each, heads, prompt, one.shape[-1]), of_each(one)], 3
-            ).flatten(0, 1)
-            for one in (key, value)
+    outs = [out.transpose(1, 2)]
+    for (length, each), *own in zip(runs, queries, keys, values, strict=True):
+        # (count, heads, each * length, size) -> (count, each, heads, length, size)
+        query, key, value = (one.unflatten(2, (each, length)).transpose(1, 2) for one in own)
+        key, value = (
+            torch.cat([of_prompt.unsqueeze(1).expand(-1, each, -1, -1, -1), one], 3).flatten(0, 1)
+            for of_prompt, one in ((k, key), (v, value))
         )
         out = scaled_dot_product_attention(
-            q, k, v, attn_mask=layout.mask(length, prompt, window, query.device), scale=scaling
+            query.flatten(0, 1), key, value, attn_mask=layout.mask(length, prompt, window, q.device), scale=scaling
         )
         # (count * each, heads, length, size) -> (count, each * length, heads, size)
         outs.append(out.transpose(1, 2).reshape(count, each * length, heads, -1))

@@ -1,8 +1,8 @@
 """Sampling responses: prompts of token ids in, token ids out. Another engine needs only the same two names.
 
-The loop is our own because `generate` of `transformers` can share no prefill between the samples of a prompt, keeps
-computing ended samples until the last one ends, and draws all samples of a batch from one stream. Here each sample has
-a stream of its own: what is drawn depends on its request and on nothing that is sampled beside it.
+The loop is our own because `generate` of `transformers` can share no prompt between its samples, keeps computing ended
+samples until the last one ends, and draws all samples of a batch from one stream. Here each sample has a stream of its
+own: what is drawn depends on its request and on nothing that is sampled beside it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any, Protocol
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from stepcoder.model.attention import Layout
+from stepcoder.model.decoding import Decoding
+from stepcoder.model.policy import check_packing
 from stepcoder.model.seeds import derived_seed
 from stepcoder.model.settings import Sampling
 
@@ -63,8 +65,18 @@ class TransformersGenerator:
     """Generation in this process with a `transformers` model, in batches of prompts of similar length."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+        """Over a model.
+
+        Args:
+            model: the model; its attention learns to read packed sequences.
+            tokenizer: knows an end of text besides those of the model's own settings.
+            batch_size: most samples at a time.
+
+        Raises:
+            DataError: the model cannot read packed sequences.
+        """
+        check_packing(model)
         self.model = model
-        self.padding: int = tokenizer.pad_token_id
         end = model.generation_config.eos_token_id
         self.ends = frozenset(
             [tokenizer.eos_token_id, *(end if isinstance(end, list) else [] if end is None else [end])]
@@ -101,22 +113,19 @@ class TransformersGenerator:
     def _sample(
         self, batch: Sequence[tuple[int, list[int]]], requests: Sequence[Request], sampling: Sampling
     ) -> Iterator[Response]:
-        model, device, longest = self.model, self.model.device, sampling.max_new_tokens
-        # 1. One prefill a prompt, padded on the left; its samples go on from copies of its cache.
-        ids, seen = self._padded([requests[index].prompt_ids for index, _ in batch])
-        cache = _roomy_cache(model, ids.shape[1] + longest)
-        # Without padding there is nothing to mask, except what a sliding window leaves behind.
-        masked = bool((seen == 0).any()) or getattr(model.config.get_text_config(), "sliding_window", None)
-        positions = seen.cumsum(1).sub(1).clamp(min=0)
-        logits = self._logits(ids, seen if masked else None, positions, cache)
-        copies = torch.tensor([len(numbers) for _, numbers in batch], device=device)
-        origin = torch.arange(len(batch), device=device).repeat_interleave(copies)
+        device, longest = self.model.device, sampling.max_new_tokens
+        # 1. The prompts, packed: each is read once, and all its samples go on from there.
+        prompts = [requests[index].prompt_ids for index, _ in batch]
+        lengths = [len(prompt) for prompt in prompts]
+        decoding = Decoding(self.model, longest)
+        ids = torch.tensor([[id_ for prompt in prompts for id_ in prompt]], device=device)
+        positions = torch.tensor([[position for length in lengths for position in range(length)]], device=device)
+        ends_of_prompts = torch.tensor(lengths, device=device).cumsum(0) - 1
+        layout = Layout(tuple((length, ()) for length in lengths))
+        logits = self._logits(ids, positions, decoding, logits_to_keep=ends_of_prompts, layout=layout)[0]
+        decoding.begin(lengths, [len(numbers) for _, numbers in batch])
         rows = [Response(index, number) for index, numbers in batch for number in numbers]
-        if len(rows) > len(batch):
-            cache.batch_select_indices(origin)
-            logits, seen, positions = logits[origin], seen[origin], positions[origin]
-        seen = torch.cat([seen, seen.new_ones(len(rows), longest)], 1)
-        position = positions[:, -1:]
+        logits, position = logits[decoding.origin], positions[:, ends_of_prompts][0, decoding.origin].unsqueeze(1)
         uniform = torch.stack([_stream(requests[row.request].seed, row.number, longest) for row in rows]).to(device)
         ends = torch.tensor(sorted(self.ends), device=device)
         # 2. Token by token; what has ended is handed out at once.
@@ -140,34 +149,17 @@ class TransformersGenerator:
                 return
             if len(ongoing) < _STILL_ENOUGH * len(going):
                 kept = torch.tensor(ongoing, device=device)
-                cache.batch_select_indices(kept)
-                drawn, seen, position, uniform = drawn[kept], seen[kept], position[kept], uniform[kept]
+                decoding.keep(kept)
+                drawn, position, uniform = drawn[kept], position[kept], uniform[kept]
                 going = [going[place] for place in ongoing]
             position = position + 1
-            so_far = seen[:, : ids.shape[1] + step + 1] if masked else None
-            logits = self._logits(drawn.unsqueeze(1), so_far, position, cache)
+            logits = self._logits(drawn.unsqueeze(1), position, decoding, decoding=decoding)[:, 0]
 
-    def _logits(self, ids: Tensor, seen: Tensor | None, positions: Tensor, cache: DynamicCache) -> Tensor:
-        """Logits after the last of the ids."""
-        output = self.model(
-            input_ids=ids,
-            attention_mask=seen,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits: Tensor = output.logits[:, -1]
+    def _logits(self, ids: Tensor, positions: Tensor, states: Decoding, **how: Any) -> Tensor:
+        logits: Tensor = self.model(
+            input_ids=ids, position_ids=positions, past_key_values=states.cache, use_cache=True, **how
+        ).logits
         return logits
-
-    def _padded(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        longest = max(len(prompt) for prompt in prompts)
-        ids = torch.full((len(prompts), longest), self.padding, dtype=torch.long)
-        seen = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-            seen[row, longest - len(prompt) :] = 1
-        return ids.to(self.model.device), seen.to(self.model.device)
 
 
 def draw(
@@ -201,43 +193,3 @@ def draw(
 def _stream(seed: int, number: int, length: int) -> Tensor:
     generator = torch.Generator().manual_seed(derived_seed(seed, number))
     return torch.rand(length, generator=generator)
-
-
-def _roomy_cache(model: PreTrainedModel, longest: int) -> DynamicCache:
-    """The model's own kind of cache, whose ordinary layers have room for the whole text from the start."""
-    cache = DynamicCache(config=model.config)
-    cache.layers = [_RoomyLayer(longest) if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    return cache
-
-
-class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """A cache layer that writes into memory it already has, where `DynamicLayer` copies all of it for each token."""
-
-    def __init__(self, longest: int) -> None:
-        super().__init__()
-        self.longest = longest
-        self.room: tuple[Tensor, Tensor] | None = None
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        seen = self.get_seq_length()
-        end = seen + key_states.shape[-2]
-        if self.room is None:
-            self._move_into(key_states, value_states, 0)
-        assert self.room is not None
-        for room, states in zip(self.room, (key_states, value_states), strict=True):
-            room[:, :, seen:end] = states
-        self.keys, self.values = self.room[0][:, :, :end], self.room[1][:, :, :end]
-        return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        self._move_into(self.keys[indices], self.values[indices], self.get_seq_length())
-
-    def _move_into(self, keys: Tensor, values: Tensor, seen: int) -> None:
-        """Makes room of the shape of the states, and keeps the first ones of them."""
-        if not self.is_initialized:
-            self.lazy_initialization(keys, values)
-        shapes = [(*states.shape[:2], self.longest, states.shape[3]) for states in (keys, values)]
-        self.room = keys.new_empty(shapes[0]), values.new_empty(shapes[1])
-        for room, states in zip(self.room, (keys, values), strict=True):
-            room[:, :, :seen] = states[:, :, :seen]
-        self.keys, self.values = self.room[0][:, :, :seen], self.room[1][:, :, :seen]
