@@ -18,14 +18,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks.learning.plan import prepare, units
+from benchmarks.learning.plan import SETTING_NAME, check_setting, prepare, take_over, units
 from benchmarks.learning.report import results, write
 from benchmarks.learning.settings import SETTINGS, Setting
 from benchmarks.learning.workers import run_all
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform import logs, storage
-
-SETTING_NAME = "setting.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,13 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--seeds", type=int, help="the first so many of the setting's seeds")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
+    parser.add_argument("--add", type=Path, action="append", default=[], help="folder of a run whose whole seeds count")
     parser.add_argument("--tables", action="store_true", help="run nothing; tables and curves of what is done")
     given = parser.parse_args(arguments)
+    if given.add and given.tables:
+        parser.error("--add copies records into the folder, and --tables changes nothing there")
     setting = SETTINGS[given.setting]
     if given.seeds:
         setting = setting.model_copy(update={"seeds": setting.seeds[: given.seeds]})
     try:
-        return run(given.out.absolute(), setting, given.workers, console, only_tables=given.tables)
+        return run(given.out.absolute(), setting, given.workers, console, given.add, only_tables=given.tables)
     except StepCoderError as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         return error.exit_status
@@ -51,11 +52,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def run(folder: Path, setting: Setting, workers: int, console: Console, *, only_tables: bool = False) -> int:
+def run(
+    folder: Path,
+    setting: Setting,
+    workers: int,
+    console: Console,
+    others: Sequence[Path] = (),
+    *,
+    only_tables: bool = False,
+) -> int:
     """Prepares, runs what is not done, and writes the results.
 
     Raises:
-        StepCoderError: the folder belongs to another setting, or a unit failed.
+        StepCoderError: a folder belongs to another setting, or a unit failed.
     """
     began = time.monotonic()
     surroundings(folder)
@@ -63,9 +72,14 @@ def run(folder: Path, setting: Setting, workers: int, console: Console, *, only_
     fresh = not only_tables and not any(unit.done for unit in planned)
     if not only_tables:
         with claimed(folder, setting):
-            with console.status("dataset and base models"):
-                prepare(folder, setting)
-            run_all(planned, workers, console)
+            for other in others:
+                seeds = take_over(folder, setting, other)
+                fresh = fresh and not seeds
+                console.print(f"{other}: seeds taken over: {', '.join(map(str, seeds)) or 'none'}", highlight=False)
+            if not all(unit.done for unit in planned):
+                with console.status("dataset and base models"):
+                    prepare(folder, setting)
+                run_all(planned, workers, console)
     seconds = time.monotonic() - began if fresh else None
     if not any(unit.done and unit.variant == "plain" for unit in planned):
         raise DataError(f"{folder}: nothing has been measured yet")
@@ -96,13 +110,9 @@ def claimed(folder: Path, setting: Setting) -> Iterator[None]:
         except BlockingIOError as error:
             raise DataError(f"{folder}: another command is at work there") from error
         path = folder / SETTING_NAME
-        mine = setting.model_dump(mode="json")
         if path.is_file():
-            theirs = json.loads(path.read_text())
-            different = [name for name in mine if mine[name] != theirs.get(name) and name != "seeds"]
-            if different:
-                raise DataError(f"{folder}: holds a run of another setting ({', '.join(different)}); give another one")
-        storage.write_text(path, json.dumps(mine, indent=1) + "\n")
+            check_setting(folder, setting)
+        storage.write_text(path, json.dumps(setting.model_dump(mode="json"), indent=1) + "\n")
         yield
 
 

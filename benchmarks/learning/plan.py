@@ -18,7 +18,9 @@ from stepcoder.platform import storage
 from stepcoder.problems import Problem, conditionals, load_problems
 
 PROBLEMS = Path(__file__).resolve().parents[2] / "examples" / "problems.jsonl"
-MARK = "done.json"
+SETTING_NAME = "setting.json"
+RECORD_NAME = "record.json"
+"""What a unit leaves behind when it is done: all that results are made of, in one small file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +51,13 @@ class Unit:
     @property
     def done(self) -> bool:
         """Whether it has run to its end."""
-        return (self.folder / MARK).is_file()
+        return (self.folder / RECORD_NAME).is_file()
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What it has left behind; see `unit.run`."""
+        found: dict[str, Any] = json.loads((self.folder / RECORD_NAME).read_text())
+        return found
 
     @property
     def policy(self) -> Path:
@@ -124,6 +132,47 @@ def units(folder: Path, setting: Setting, split: str = "test") -> list[Unit]:
         found.append(warm_start(folder, setting, seed, split))
         found += [ppo_run(folder, setting, seed, variant, split) for variant in SWITCHES]
     return found
+
+
+def take_over(folder: Path, setting: Setting, other: Path) -> list[int]:
+    """Copies the records of seeds that a run in another folder has finished, such as one on another machine.
+
+    Only whole seeds: what is compared comes from one warm start.
+
+    Args:
+        folder: of this run.
+        setting: of this run.
+        other: folder of the other run, or of its setting and records alone.
+
+    Returns:
+        The seeds.
+
+    Raises:
+        DataError: there is no run, or one of another setting.
+    """
+    if not (other / SETTING_NAME).is_file():
+        raise DataError(f"{other}: holds no run; {SETTING_NAME} is missing")
+    check_setting(other, setting)
+    taken = []
+    for seed in setting.seeds:
+        theirs, ours = ([unit for unit in units(of, setting) if unit.seed == seed] for of in (other, folder))
+        if all(unit.done for unit in theirs) and not all(unit.done for unit in ours):
+            for there, here in zip(theirs, ours, strict=True):
+                storage.write_text(here.folder / RECORD_NAME, (there.folder / RECORD_NAME).read_text())
+            taken.append(seed)
+    return taken
+
+
+def check_setting(folder: Path, setting: Setting) -> None:
+    """Holds a setting against that of the run in a folder. Other seeds of the same setting are welcome.
+
+    Raises:
+        DataError: what lies there came from another setting.
+    """
+    mine, theirs = setting.model_dump(mode="json"), json.loads((folder / SETTING_NAME).read_text())
+    different = [name for name in mine if mine[name] != theirs.get(name) and name != "seeds"]
+    if different:
+        raise DataError(f"{folder}: holds a run of another setting ({', '.join(different)}); give another one")
 
 
 def warm_start(folder: Path, setting: Setting, seed: int, split: str) -> Unit:

@@ -15,20 +15,20 @@ from rich.table import Table
 
 import stepcoder
 from benchmarks.learning import figures
-from benchmarks.learning.plan import MARK, Unit
+from benchmarks.learning.plan import Unit
 from benchmarks.learning.settings import BASELINE, NAMES, SWITCHES, Setting
+from benchmarks.learning.unit import TRACES, VALIDATION
 from stepcoder.platform import storage
 
 COLOURS = {"sft": "#777777", "plain": "#222222", "fgo": "#d08000", "cccs": "#0070b0", "stepcoder": "#b02060"}
-TRACES = {
+TITLES = {
     "pass_rate": "training pass rate, from where each problem stands",
     "level_mean": "mean level (0: from scratch)",
     "executed_fraction": "share of tokens in the policy loss",
     "kl": "KL a token",
     "entropy": "entropy a token",
+    VALIDATION: "validation pass@1",
 }
-"""What is drawn of `metrics.jsonl`."""
-VALIDATION = "validation_pass_at_1"
 
 
 def results(setting: Setting, units: Sequence[Unit], seconds: float | None) -> dict[str, Any]:
@@ -36,15 +36,14 @@ def results(setting: Setting, units: Sequence[Unit], seconds: float | None) -> d
     missing = {unit.seed for unit in units if not unit.done}
     complete = [seed for seed in setting.seeds if seed not in missing]
     done = [unit for unit in units if unit.done and (unit.seed in complete or not complete)]
-    measured = {
-        (unit.seed, unit.variant): json.loads((unit.folder / "measured.json").read_text())["problems"] for unit in done
-    }
+    records = {unit.name: unit.record for unit in done}
+    measured = {(unit.seed, unit.variant): records[unit.name]["problems"] for unit in done}
     ks = [k for k in (1, 8) if k <= setting.measured["samples"]]
     return {
         "setting": setting.model_dump(mode="json"),
         "complete_seeds": complete,
         "rollouts": setting.rollouts,
-        "units": {unit.name: json.loads((unit.folder / MARK).read_text()) for unit in done},
+        "units": {name: {key: record[key] for key in ("seconds", "measuring")} for name, record in records.items()},
         "machine": {
             "stepcoder": stepcoder.__version__,
             "python": platform.python_version(),
@@ -63,7 +62,7 @@ def outcomes(units: Sequence[Unit]) -> dict[str, dict[str, float]]:
     counts: dict[str, dict[str, int]] = {}
     for unit in units:
         here = counts.setdefault(unit.variant, {})
-        for name, n in json.loads((unit.folder / "measured.json").read_text())["outcomes"].items():
+        for name, n in unit.record["outcomes"].items():
             here[name] = here.get(name, 0) + n
     return {v: {name: n / sum(here.values()) for name, n in sorted(here.items())} for v, here in counts.items()}
 
@@ -72,34 +71,12 @@ def curves(setting: Setting, units: Sequence[Unit]) -> dict[str, dict[str, Any]]
     """Curves of the PPO variants over roll-outs: mean and interval over seeds."""
     found: dict[str, dict[str, Any]] = {}
     for variant in SWITCHES:
-        runs = {unit.seed: read_curves(unit) for unit in units if unit.variant == variant}
+        runs = {unit.seed: unit.record["curves"] for unit in units if unit.variant == variant}
         if runs:
             found[variant] = {
                 trace: figures.curve({seed: points[trace] for seed, points in runs.items()})
                 for trace in (*TRACES, VALIDATION)
             }
-    return found
-
-
-def read_curves(unit: Unit) -> dict[str, list[tuple[float, float]]]:
-    """Points of one PPO run, by roll-outs so far; validation before the first stage and after each."""
-    found: dict[str, list[tuple[float, float]]] = {trace: [] for trace in (*TRACES, VALIDATION)}
-    offset = 0.0
-    for step in unit.steps:
-        config = step.config
-        policy = unit.folder / step.name / "policy"
-        rows = [json.loads(line) for line in (policy / "metrics.jsonl").read_text().splitlines()]
-        samples = config["problems_per_step"] * config["samples_per_problem"]
-        for row in rows:
-            for trace in TRACES:
-                if trace in row:
-                    found[trace].append((offset + row["step"] * samples, row[trace]))
-        validation = json.loads((policy / "summary.json").read_text())["validation"]
-        for when, x in (("before", offset), ("after", offset + config["steps"] * samples)):
-            value = validation[when]["pass_at_1"]
-            if value is not None and (when == "after" or offset == 0):
-                found[VALIDATION].append((x, value))
-        offset += config["steps"] * samples
     return found
 
 
@@ -174,7 +151,6 @@ def draw(folder: Path, found: dict[str, Any]) -> list[str]:
     from matplotlib import pyplot
 
     traces = [("pass_rate", 5), (VALIDATION, 1), ("level_mean", 1), ("executed_fraction", 5), ("kl", 5), ("entropy", 5)]
-    labels = {**TRACES, VALIDATION: "validation pass@1"}
     figure, axes = pyplot.subplots(2, 3, figsize=(15, 8))
     for (trace, width), axis in zip(traces, axes.flat, strict=True):
         for variant, lines in found["curves"].items():
@@ -184,7 +160,7 @@ def draw(folder: Path, found: dict[str, Any]) -> list[str]:
             if rows and rows[0]["low"] is not None:
                 low, high = (smooth([row[end] for row in rows], width) for end in ("low", "high"))
                 axis.fill_between(x, low, high, color=COLOURS[variant], alpha=0.12, linewidth=0)
-        axis.set_title(labels[trace], fontsize=10)
+        axis.set_title(TITLES[trace], fontsize=10)
         axis.set_xlabel("roll-outs")
         axis.grid(alpha=0.3)
     axes.flat[0].legend()

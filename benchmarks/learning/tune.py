@@ -21,7 +21,6 @@ from rich.markup import escape
 from benchmarks.learning.__main__ import claimed, surroundings
 from benchmarks.learning.figures import bootstrap_interval
 from benchmarks.learning.plan import Unit, ppo_run, prepare, warm_start
-from benchmarks.learning.report import read_curves
 from benchmarks.learning.settings import NAMES, SETTINGS, SWITCHES, Setting
 from benchmarks.learning.workers import pass_at_1, run_all
 from stepcoder.errors import StepCoderError
@@ -97,7 +96,7 @@ def trials(setting: Setting, warm: Sequence[Unit], units: dict[Unit, str]) -> di
     for unit, name in units.items():
         if not unit.done:
             continue
-        curves = read_curves(unit)
+        curves = unit.record["curves"]
         last = {trace: points[-1][1] for trace, points in curves.items() if points}
         rows.append(
             {
@@ -124,7 +123,7 @@ def above_base(done: dict[tuple[str, str, int], Unit]) -> dict[str, dict[str, di
     Returns:
         By variant and trial `mean`, `low` and `high`.
     """
-    rows = {key: json.loads((unit.folder / "measured.json").read_text())["problems"] for key, unit in done.items()}
+    rows = {key: unit.record["problems"] for key, unit in done.items()}
     rates = {key: np.array([row["passed"] / row["samples"] for row in table]) for key, table in rows.items()}
     found: dict[str, dict[str, dict[str, float]]] = {}
     for variant, name in dict.fromkeys((variant, name) for variant, name, _ in rows if name != "base"):

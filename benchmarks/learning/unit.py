@@ -12,16 +12,27 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.learning.plan import MARK
+from benchmarks.learning.plan import RECORD_NAME
 from stepcoder.platform import storage
 from stepcoder.platform.entry import running
 
+MARK = "done.json"
+"""In a step's folder when it is done."""
+
+TRACES = ("pass_rate", "level_mean", "executed_fraction", "kl", "entropy")
+"""What is kept of `metrics.jsonl`."""
+VALIDATION = "validation_pass_at_1"
+
 
 def run(spec: Path) -> None:
-    """Trains what is not trained yet, then measures the last policy."""
+    """Trains what is not trained yet, measures the last policy, and leaves the record.
+
+    In the record: what `measure` returns, the `curves` of PPO, and `seconds`, `measuring` of them.
+    """
     folder = spec.parent
     work = json.loads(spec.read_text())
     began = time.monotonic()
@@ -35,9 +46,13 @@ def run(spec: Path) -> None:
             storage.write_text(mark, json.dumps({"seconds": time.monotonic() - started}) + "\n")
     started = time.monotonic()
     found = measure(**work["measure"])
-    storage.write_text(folder / "measured.json", json.dumps(found) + "\n")
-    seconds = {"seconds": time.monotonic() - began, "measuring": time.monotonic() - started}
-    storage.write_text(folder / MARK, json.dumps(seconds) + "\n")
+    record = {
+        "seconds": time.monotonic() - began,
+        "measuring": time.monotonic() - started,
+        **found,
+        "curves": curves(folder, [step for step in work["steps"] if step["kind"] == "ppo"]),
+    }
+    storage.write_text(folder / RECORD_NAME, json.dumps(record) + "\n")
 
 
 def train(kind: str, config: dict[str, Any]) -> None:
@@ -116,6 +131,26 @@ def measure(
     for name in rows.keys() - sampled:
         rows[name]["samples"] = samples
     return {"problems": list(rows.values()), "outcomes": outcomes}
+
+
+def curves(folder: Path, steps: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """Points of a PPO run, by roll-outs so far; validation before the first stage and after each."""
+    found: dict[str, list[tuple[float, float]]] = {trace: [] for trace in (*TRACES, VALIDATION)}
+    offset = 0
+    for step in steps:
+        config, policy = step["config"], folder / step["name"] / "policy"
+        samples = config["problems_per_step"] * config["samples_per_problem"]
+        for row in map(json.loads, (policy / "metrics.jsonl").read_text().splitlines()):
+            for trace in TRACES:
+                if trace in row:
+                    found[trace].append((offset + row["step"] * samples, float(f"{row[trace]:.6g}")))
+        validation = json.loads((policy / "summary.json").read_text())["validation"]
+        for when, x in (("before", offset), ("after", offset + config["steps"] * samples)):
+            value = validation[when]["pass_at_1"]
+            if value is not None and (when == "after" or offset == 0):
+                found[VALIDATION].append((x, value))
+        offset += config["steps"] * samples
+    return found
 
 
 def end_with_parent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks.learning.plan import MARK, Unit
+from benchmarks.learning.plan import Unit
 from stepcoder.errors import StepCoderError
 
 _POLL_SECONDS = 0.2
@@ -54,12 +53,11 @@ def run_all(units: Sequence[Unit], workers: int, console: Console) -> None:
                     raise StepCoderError(f"{name} failed with status {status}; see {unit.folder / 'log'}\n{tail(unit)}")
                 done.add(name)
                 finished += 1
-                spent = time.monotonic() - began
-                seconds = json.loads((unit.folder / MARK).read_text())["seconds"]
-                rate = pass_at_1(unit)
+                left = seconds_left(units, workers)
                 console.print(
-                    f"{name}: {seconds:.0f} s, pass@1 {100 * rate:.1f} %; {finished} of {total}, {spent / 60:.1f} min, "
-                    f"about {spent / finished * (total - finished) / 60:.0f} min left",
+                    f"{name}: {unit.record['seconds']:.0f} s, pass@1 {100 * pass_at_1(unit):.1f} %; "
+                    f"{finished} of {total}, {(time.monotonic() - began) / 60:.1f} min"
+                    + ("" if left is None else f", about {left / 60:.0f} min left"),
                     highlight=False,
                 )
     finally:
@@ -84,9 +82,21 @@ def start(unit: Unit) -> subprocess.Popen[bytes]:
         )
 
 
+def seconds_left(units: Sequence[Unit], workers: int) -> float | None:
+    """What is not done, if each unit takes what those of its kind took; None before one of a kind is done."""
+    took: dict[bool, list[float]] = {}
+    for unit in units:
+        if unit.done:
+            took.setdefault(unit.variant == "sft", []).append(unit.record["seconds"])
+    waiting = [unit.variant == "sft" for unit in units if not unit.done]
+    if not took.keys() >= set(waiting):
+        return None
+    return sum(sum(took[kind]) / len(took[kind]) for kind in waiting) / workers
+
+
 def pass_at_1(unit: Unit) -> float:
     """What a unit ends with, on the problems that it has measured."""
-    rows = json.loads((unit.folder / "measured.json").read_text())["problems"]
+    rows = unit.record["problems"]
     rates = [row["passed"] / row["samples"] for row in rows if row["samples"]]
     return sum(rates) / len(rates) if rates else 0.0
 

@@ -152,7 +152,9 @@ def packed_attention(
     # One split and no slices: the gradient of each slice would be as large as the whole row.
     borders = [count * (prompt + sum(responses)) for (prompt, responses), count in runs]
     pieces = []
-    for ((prompt, responses), count), *parts in zip(runs, *(one.split(borders, 1) for one in states), strict=True):
+    for ((prompt, responses), count), *parts in zip(
+        runs, *(torch.split(one, borders, 1) for one in states), strict=True
+    ):
         # (heads, count * tokens, size) -> (count, heads, tokens, size), without a copy.
         alike = [one.unflatten(1, (count, -1)).transpose(0, 1) for one in parts]
         pieces.append(_attend_alike(layout, alike, prompt, responses, scaling, sliding_window))
@@ -175,13 +177,13 @@ def _attend_alike(
     runs = [(length, sum(1 for _ in run)) for length, run in groupby(responses) if length]
     count, heads = states[0].shape[:2]
     borders = [prompt, *(each * length for length, each in runs)]
-    (q, *queries), (k, *keys), (v, *values) = (one.split(borders, 2) for one in states)
+    (q, *queries), (k, *keys), (v, *values) = (torch.split(one, borders, 2) for one in states)
     mask = None if window is None or prompt <= window else layout.mask(prompt, 0, window, q.device)
     out = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
     outs = [out.transpose(1, 2)]
     for (length, each), *own in zip(runs, queries, keys, values, strict=True):
         # (count, heads, each * length, size) -> (count, each, heads, length, size)
-        query, key, value = (one.unflatten(2, (each, length)).transpose(1, 2) for one in own)
+        query, key, value = (one.view(count, heads, each, length, -1).transpose(1, 2) for one in own)
         key, value = (
             torch.cat([of_prompt.unsqueeze(1).expand(-1, each, -1, -1, -1), one], 3).flatten(0, 1)
             for of_prompt, one in ((k, key), (v, value))

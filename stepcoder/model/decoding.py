@@ -55,7 +55,7 @@ class Decoding:
 
     def keep(self, rows: Tensor) -> None:
         """Drops all samples but these, and prompts without one."""
-        prompts, origin = self.origin[rows].unique_consecutive(return_inverse=True)
+        prompts, origin = torch.unique_consecutive(self.origin[rows], return_inverse=True)
         gone = len(prompts) < self.prompts
         for layer in self.cache.layers:
             layer.keep(rows, prompts if gone else None)
@@ -117,7 +117,7 @@ class Decoding:
             to_prompt.masked_fill_(self.padding[..., unseen:], -torch.inf)
         scores = torch.cat([self._by_row(to_prompt, queries), asked @ key.mT], 3)
         weights = scores.softmax(3, dtype=torch.float32).to(value.dtype)
-        of_prompt, of_own = weights.split([prompt_key.shape[2], key.shape[2]], 3)
+        of_prompt, of_own = torch.split(weights, [prompt_key.shape[2], key.shape[2]], 3)
         found = self._by_row(self._by_prompt(of_prompt) @ prompt_value, queries) + of_own @ value
         return found.reshape(rows, 1, heads, size)
 
@@ -134,28 +134,32 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         """Own tokens of each sample."""
 
     def begin(self, tokens: Tensor, rows: int) -> None:
-        # (1, heads, all tokens, size) -> (P, heads, tokens, size)
-        self.prompt = self._placed(self.keys, tokens), self._placed(self.values, tokens)
-        self.room = tuple(one.new_empty(rows, one.shape[1], self.longest, one.shape[3]) for one in self.prompt)
+        """Puts the prompts beside each other: `(1, key heads, all tokens, size) -> (P, key heads, tokens, size)`."""
+        key, value = (states[0][:, tokens].transpose(0, 1).contiguous() for states in (self.keys, self.values))
+        self.prompt = key, value
+        self._move_into(*(one.new_empty(rows, one.shape[1], self.longest, one.shape[3]) for one in (key, value)))
 
     def keep(self, rows: Tensor, prompts: Tensor | None) -> None:
-        room = tuple(one.new_empty(len(rows), *one.shape[1:]) for one in self.room)
-        for new, old in zip(room, self.room, strict=True):
-            new[:, :, : self.tokens] = old[:, :, : self.tokens][rows]
-        self.room = room
+        """Drops all samples but these, and all prompts but these."""
+        new = [one.new_empty(len(rows), *one.shape[1:]) for one in self.room]
+        for room, states in zip(new, (self.keys, self.values), strict=True):
+            room[:, :, : self.tokens] = states[rows]
+        self._move_into(*new)
         if prompts is not None and self.prompt is not None:
             self.prompt = self.prompt[0][prompts], self.prompt[1][prompts]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Adds what the model read; gives all of it back, or, after `begin`, the samples' own."""
         if self.prompt is None:
             states: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **kwargs)
             return states
         for room, one in zip(self.room, (key_states, value_states), strict=True):
             room[:, :, self.tokens : self.tokens + 1] = one
         self.tokens += 1
-        self.keys, self.values = (room[:, :, : self.tokens] for room in self.room)
+        self._move_into(*self.room)
         return self.keys, self.values
 
-    @staticmethod
-    def _placed(states: Tensor, tokens: Tensor) -> Tensor:
-        return states[0][:, tokens].transpose(0, 1).contiguous()
+    def _move_into(self, key_room: Tensor, value_room: Tensor) -> None:
+        # What stood elsewhere is let go here, one layer after the other.
+        self.room = key_room, value_room
+        self.keys, self.values = (room[:, :, : self.tokens] for room in self.room)

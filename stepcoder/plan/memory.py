@@ -150,9 +150,10 @@ def activations(shape: Shape, tokens: int, config: PlanConfig) -> int:
     return _kept(shape, tokens, config) + (_layer(shape, tokens, config) if config.gradient_checkpointing else 0)
 
 
-def kv_cache(shape: Shape, config: PlanConfig) -> int:
-    """Bytes of keys and values of all sequences that are generated together, at full length."""
-    return config.sampling_batch * config.longest * shape.layers * shape.keys_and_values * config.element
+def kv_cache(shape: Shape, config: PlanConfig, prompts: int, samples: int) -> int:
+    """Bytes of keys and values of prompts and samples that are in a batch, all of them as long as they may be."""
+    tokens = prompts * config.max_prompt_tokens + samples * config.max_new_tokens
+    return tokens * shape.layers * shape.keys_and_values * config.element
 
 
 def _kept(shape: Shape, tokens: int, config: PlanConfig) -> int:
@@ -259,22 +260,22 @@ def _sampling(shape: Shape, policy: Network, config: PlanConfig, samples: int, d
         shape: the model.
         policy: the network.
         config: settings.
-        samples: samples a prompt, whose prefill they share.
+        samples: samples a prompt, whose keys and values they share.
         draw: bytes that drawing a token takes for an entry of the vocabulary, beside its logit.
     """
     batch, gathered = config.sampling_batch, config.element * policy.weights if config.stage == 3 else 0
-    prompts, length = math.ceil(batch / samples), config.max_prompt_tokens
-    cache = kv_cache(shape, config)
-    # Prompts are padded on the left: a mask of a byte a pair, and the kernel makes numbers of it.
-    prefill = _forward(shape, prompts * length, config) + prompts * length**2 * (1 + config.element)
-    # The cache is copied layer by layer: when it grows from prompts to samples, and when ended samples leave it.
-    layer = cache // shape.layers
-    leaving = int(2 * STILL_ENOUGH * layer)
-    grouped = 0 if shape.heads == shape.kv_heads else layer * shape.heads // shape.kv_heads
+    prompts = math.ceil(batch / samples)
+    read, whole = kv_cache(shape, config, prompts, 0), kv_cache(shape, config, prompts, batch)
+    prefill = _forward(shape, prompts * config.max_prompt_tokens, config)
+    # Ended samples leave layer by layer: room for those that stay, and their keys or their values once more.
+    leaving = int(1.5 * STILL_ENOUGH * (whole - read) / shape.layers)
+    # Of a layer's attention: scores of prompts, scores, weights in fp32, weights.
+    scores = batch * shape.heads * config.longest * (3 * config.element + 4)
     logits = batch * shape.vocabulary * (config.element + draw)
-    if cache // batch * prompts + prefill > cache + max(leaving, grouped, logits):
-        return {"whole policy": gathered, "KV cache": cache // batch * prompts, "prefill": prefill}
-    return {"whole policy": gathered, "KV cache": cache, "a token's step": max(leaving, grouped, logits)}
+    step = max(leaving, scores, logits)
+    if read + prefill > whole + step:
+        return {"whole policy": gathered, "KV cache": read, "prefill": prefill}
+    return {"whole policy": gathered, "KV cache": whole, "a token's step": step}
 
 
 def _scoring(shape: Shape, policy: Network, config: PlanConfig) -> dict[str, int]:

@@ -145,12 +145,12 @@ class _Rank:
         shape, config = self.shape, self.config
         batch = min(config.sampling_batch, self.sequences)
         batches = math.ceil(self.sequences / config.sampling_batch)
-        mean = self.prompt + config.max_new_tokens / 2
-        cache = batch * mean * shape.layers * shape.keys_and_values * config.element
-        # Grouped keys and values are copied for each query head where a batch has a mask; nothing else is copied.
-        passes = 1 if shape.heads == shape.kv_heads else 1 + 2 * shape.heads / shape.kv_heads
-        read = (shape.body + shape.head) * config.element + passes * cache
-        work = 2 * batch * (shape.body + shape.head) + 4 * batch * mean * shape.attention * shape.layers
+        own = config.max_new_tokens / 2
+        # A prompt's keys and values are read once for all of its samples.
+        keys = math.ceil(batch / self.each) * self.prompt + batch * own
+        cache = keys * shape.layers * shape.keys_and_values * config.element
+        read = (shape.body + shape.head) * config.element + cache
+        work = 2 * batch * (shape.body + shape.head) + 4 * batch * (self.prompt + own) * shape.attention * shape.layers
         launch = 0.0 if self.device.name == "cpu" else self.assumed.launch * shape.layers
         step = max(read / self.bandwidth, work / (self.peak * self.assumed.prefill), launch)
         return batches * config.max_new_tokens * step

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from benchmarks.learning import figures, plan, workers
 from benchmarks.learning.__main__ import claimed, run
 from benchmarks.learning.settings import SETTINGS, SMALL, SWITCHES, Setting
 from benchmarks.learning.tune import SEEDS, TRIALS, above_base, planned, shortened
+from benchmarks.learning.unit import MARK
 from benchmarks.learning.unit import run as run_unit
 from stepcoder.errors import DataError, StepCoderError
 from stepcoder.ppo import PpoConfig
@@ -144,6 +146,44 @@ def test_a_folder_of_another_setting_is_refused_and_more_seeds_are_not(tmp_path:
         pass
 
 
+def recorded(folder: Path, setting: Setting, seed: int, variants: Sequence[str]) -> None:
+    with claimed(folder, setting):
+        for unit in plan.units(folder, setting):
+            if unit.seed == seed and unit.variant in variants:
+                unit.folder.mkdir(parents=True)
+                (unit.folder / plan.RECORD_NAME).write_text(json.dumps({"seconds": 60.0, "from": str(folder)}))
+
+
+def test_whole_seeds_of_another_run_are_taken_over_and_own_ones_stay(tmp_path: Path) -> None:
+    setting = TINY.model_copy(update={"seeds": (0, 1, 2)})
+    here, there = tmp_path / "here", tmp_path / "there"
+    everything = ["sft", *SWITCHES]
+    recorded(there, setting, 0, everything)
+    recorded(there, setting, 1, everything[:-1])
+    recorded(there, setting, 2, everything)
+    recorded(here, setting, 2, everything)
+    assert plan.take_over(here, setting, there) == [0]
+    assert {(unit.seed, unit.record["from"]) for unit in plan.units(here, setting) if unit.done} == {
+        (0, str(there)),
+        (2, str(here)),
+    }
+    assert plan.take_over(here, setting, there) == []
+    with pytest.raises(DataError, match="stages"):
+        plan.take_over(here, setting.model_copy(update={"stages": 3}), there)
+    with pytest.raises(DataError, match=r"setting\.json is missing"):
+        plan.take_over(here, setting, tmp_path / "nowhere")
+
+
+def test_what_is_left_is_told_from_units_of_the_same_kind(tmp_path: Path) -> None:
+    units = plan.units(tmp_path, TINY)
+    assert workers.seconds_left(units, 2) is None
+    for unit, seconds in zip(units, (10.0, 100.0, 200.0), strict=False):
+        unit.folder.mkdir(parents=True)
+        (unit.folder / plan.RECORD_NAME).write_text(json.dumps({"seconds": seconds}))
+    # One warm start and six PPO runs of two seeds, two at a time.
+    assert workers.seconds_left(units, 2) == pytest.approx((10 + 6 * 150) / 2)
+
+
 def test_too_few_training_problems_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="train_problems=4"):
         plan.chosen_ids([], TINY)
@@ -175,12 +215,25 @@ def test_a_run_from_end_to_end_and_what_is_done_stays_done(tmp_path: Path, monke
     assert "| PPO + FGO |" in (tmp_path / "run" / "results.md").read_text()
     # A unit whose last mark is gone only measures again; the others are left alone.
     unit = plan.units(tmp_path / "run", setting)[1]
-    (unit.folder / plan.MARK).unlink()
-    trained = (unit.folder / "ppo-2" / plan.MARK).stat().st_mtime_ns
+    (unit.folder / plan.RECORD_NAME).unlink()
+    trained = (unit.folder / "ppo-2" / MARK).stat().st_mtime_ns
     started.clear()
     assert run(tmp_path / "run", setting, 2, Console()) == 0
     assert started == [unit.name]
-    assert (unit.folder / "ppo-2" / plan.MARK).stat().st_mtime_ns == trained
+    assert (unit.folder / "ppo-2" / MARK).stat().st_mtime_ns == trained
+    # Setting and records alone, as from another machine, give the same figures.
+    for path in (tmp_path / "run").rglob("*"):
+        if path.name in (plan.SETTING_NAME, plan.RECORD_NAME):
+            place = tmp_path / "records" / path.relative_to(tmp_path / "run")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+    started.clear()
+    assert run(tmp_path / "elsewhere", setting, 2, Console(), [tmp_path / "records"]) == 0
+    assert started == []
+    again = json.loads((tmp_path / "elsewhere" / "results.json").read_text())
+    changed = ("units", "wall_seconds")  # The unit that was measured again.
+    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {k: v for k, v in again.items() if k not in changed} == {k: v for k, v in found.items() if k not in changed}
 
 
 def test_a_failed_unit_ends_the_run_with_its_last_lines(tmp_path: Path) -> None:
@@ -213,7 +266,7 @@ def test_a_trial_is_held_against_the_base_of_its_variant_and_seed(tmp_path: Path
         if unit.variant == "plain" and (name, unit.seed) in passed:
             unit.folder.mkdir(parents=True)
             rows = [{"family": str(n), "samples": 4, "passed": k} for n, k in enumerate(passed[name, unit.seed])]
-            (unit.folder / "measured.json").write_text(json.dumps({"problems": rows}))
+            (unit.folder / plan.RECORD_NAME).write_text(json.dumps({"problems": rows}))
             done[unit.variant, name, unit.seed] = unit
     found = above_base(done)
     assert found.keys() == {"plain"}

@@ -13,7 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepcoder.model.attention import Layout
 from stepcoder.model.batch import pack
+from stepcoder.model.decoding import Decoding
 from stepcoder.model.generation import Request, Response, TransformersGenerator, draw
 from stepcoder.model.policy import Policy
 from stepcoder.model.settings import Sampling
@@ -66,7 +68,7 @@ def sampled(name: str, batch_size: int, requests: Sequence[Request] = REQUESTS, 
 @pytest.mark.parametrize("name", READ)
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_log_probs_at_sampling_are_those_that_training_computes(name: str, batch_size: int) -> None:
-    # Left padding, shared prefill, a cache that grows and shrinks: all of it against one pass over each sequence.
+    # Shared prompts, a cache that grows and shrinks: all of it against one pass over each sequence.
     responses = sampled(name, batch_size)
     assert len(responses) == 15
     assert len({len(response.ids) for response in responses.values()}) > 2  # They end at different times.
@@ -118,6 +120,38 @@ def test_a_prompts_samples_share_one_prefill_and_give_what_separate_ones_give() 
     for place, response in shared.items():
         assert response.ids == separate[place].ids
         assert response.log_probs == pytest.approx(separate[place].log_probs, abs=2e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral"])
+def test_a_prompts_keys_stand_once_for_all_its_samples_and_nothing_stands_twice(name: str) -> None:
+    language_model = policy(name).language_model
+    heads, size = 2, 4
+    decoding = Decoding(language_model, longest=9)
+    language_model(
+        input_ids=torch.tensor([[5, 6, 7, 8, 9, 4]]),
+        position_ids=torch.tensor([[0, 1, 2, 3, 0, 1]]),
+        past_key_values=decoding.cache,
+        layout=Layout(((4, ()), (2, ()))),
+    )
+
+    def held() -> int:
+        """Numbers of all keys and values of a layer, wherever they stand."""
+        tensors = [one for layer in decoding.cache.layers for one in (layer.keys, layer.values, *layer.room)]
+        tensors += [one for layer in decoding.cache.layers for one in layer.prompt]
+        storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() // 4 for one in tensors}
+        return sum(storages.values()) // len(decoding.cache.layers)
+
+    decoding.begin([4, 2], [5, 3])
+    assert held() == 2 * heads * size * (2 * 4 + 8 * 9)  # Two prompts as long as the longer one, and eight samples.
+    language_model(
+        input_ids=torch.ones(8, 1, dtype=torch.long),
+        position_ids=torch.ones(8, 1, dtype=torch.long),
+        past_key_values=decoding.cache,
+        decoding=decoding,
+    )
+    assert held() == 2 * heads * size * (2 * 4 + 8 * 9)
+    decoding.keep(torch.tensor([5, 7]))  # Both belong to the second prompt.
+    assert held() == 2 * heads * size * (1 * 4 + 2 * 9)
 
 
 def test_what_has_ended_leaves_the_batch() -> None:
