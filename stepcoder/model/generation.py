@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -116,16 +117,17 @@ class TransformersGenerator:
         device, longest = self.model.device, sampling.max_new_tokens
         # 1. The prompts, packed: each is read once, and all its samples go on from there.
         prompts = [requests[index].prompt_ids for index, _ in batch]
-        lengths = [len(prompt) for prompt in prompts]
-        decoding = Decoding(self.model, longest)
+        sizes = [len(prompt) for prompt in prompts]
+        lengths = torch.tensor(sizes, device=device)
         ids = torch.tensor([[id_ for prompt in prompts for id_ in prompt]], device=device)
-        positions = torch.tensor([[position for length in lengths for position in range(length)]], device=device)
-        ends_of_prompts = torch.tensor(lengths, device=device).cumsum(0) - 1
-        layout = Layout(tuple((length, ()) for length in lengths))
-        logits = self._logits(ids, positions, decoding, logits_to_keep=ends_of_prompts, layout=layout)[0]
-        decoding.begin(lengths, [len(numbers) for _, numbers in batch])
+        positions = torch.tensor([[position for size in sizes for position in range(size)]], device=device)
+        decoding = Decoding(self.model, longest)
+        read = partial(self.model, past_key_values=decoding.cache, use_cache=True)
+        layout, lasts = Layout(tuple((size, ()) for size in sizes)), lengths.cumsum(0) - 1
+        logits = read(input_ids=ids, position_ids=positions, layout=layout, logits_to_keep=lasts).logits[0]
+        decoding.begin(sizes, [len(numbers) for _, numbers in batch])
         rows = [Response(index, number) for index, numbers in batch for number in numbers]
-        logits, position = logits[decoding.origin], positions[:, ends_of_prompts][0, decoding.origin].unsqueeze(1)
+        logits, position = logits[decoding.origin], lengths[decoding.origin].unsqueeze(1) - 1
         uniform = torch.stack([_stream(requests[row.request].seed, row.number, longest) for row in rows]).to(device)
         ends = torch.tensor(sorted(self.ends), device=device)
         # 2. Token by token; what has ended is handed out at once.
@@ -153,13 +155,7 @@ class TransformersGenerator:
                 drawn, position, uniform = drawn[kept], position[kept], uniform[kept]
                 going = [going[place] for place in ongoing]
             position = position + 1
-            logits = self._logits(drawn.unsqueeze(1), position, decoding, decoding=decoding)[:, 0]
-
-    def _logits(self, ids: Tensor, positions: Tensor, states: Decoding, **how: Any) -> Tensor:
-        logits: Tensor = self.model(
-            input_ids=ids, position_ids=positions, past_key_values=states.cache, use_cache=True, **how
-        ).logits
-        return logits
+            logits = read(input_ids=drawn.unsqueeze(1), position_ids=position, decoding=decoding).logits[:, 0]
 
 
 def draw(
