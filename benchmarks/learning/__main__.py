@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description=__doc__.splitlines()[0])
     parser.add_argument("--setting", choices=sorted(SETTINGS), default="small")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--seeds", type=int, help="the first so many of the setting's seeds")
+    parser.add_argument("--seeds", help="some of the setting's seeds, such as 0,1; default all")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes at a time")
     parser.add_argument("--add", type=Path, action="append", default=[], help="folder of a run whose whole seeds count")
     parser.add_argument("--tables", action="store_true", help="run nothing; tables and curves of what is done")
@@ -41,7 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--add copies records into the folder, and --tables changes nothing there")
     setting = SETTINGS[given.setting]
     if given.seeds:
-        setting = setting.model_copy(update={"seeds": setting.seeds[: given.seeds]})
+        chosen = given.seeds.split(",")
+        if strange := set(chosen) - {str(seed) for seed in setting.seeds}:
+            parser.error(f"--seeds: {', '.join(sorted(strange))}: {given.setting} has {setting.seeds}")
+        setting = setting.model_copy(update={"seeds": tuple(seed for seed in setting.seeds if str(seed) in chosen)})
     try:
         return run(given.out.absolute(), setting, given.workers, console, given.add, only_tables=given.tables)
     except StepCoderError as error:
