@@ -215,6 +215,9 @@ def sample_programs(
     """Loads a policy and samples `n` judged programs a problem, from scratch.
 
     A problem whose starter does not fit into the prompt gives no sample; the caller counts it as not passed.
+
+    Raises:
+        DataError: the model cannot be loaded, or cannot read packed sequences.
     """
     address = str(model_folder)
     tokenizer = load_tokenizer(address)

@@ -75,14 +75,14 @@ def run(
     fresh = not only_tables and not any(unit.done for unit in planned)
     if not only_tables:
         with claimed(folder, setting):
+            if not all(unit.done for unit in planned):
+                with console.status("dataset and base models"):
+                    prepare(folder, setting)
             for other in others:
                 seeds = take_over(folder, setting, other)
                 fresh = fresh and not seeds
                 console.print(f"{other}: seeds taken over: {', '.join(map(str, seeds)) or 'none'}", highlight=False)
-            if not all(unit.done for unit in planned):
-                with console.status("dataset and base models"):
-                    prepare(folder, setting)
-                run_all(planned, workers, console)
+            run_all(planned, workers, console)
     seconds = time.monotonic() - began if fresh else None
     if not any(unit.done and unit.variant == "plain" for unit in planned):
         raise DataError(f"{folder}: nothing has been measured yet")

@@ -67,6 +67,7 @@ class Unit:
     def write(self) -> Path:
         """Writes down what its process is to do."""
         spec = {
+            "dataset": dataset_digest(self.folder.parents[2]),
             "steps": [vars(step) for step in self.steps],
             "measure": self.measure | {"policy": str(self.policy), "seed": self.seed},
         }
@@ -140,7 +141,7 @@ def take_over(folder: Path, setting: Setting, other: Path) -> list[int]:
     Only whole seeds: what is compared comes from one warm start.
 
     Args:
-        folder: of this run.
+        folder: of this run, whose dataset is there.
         setting: of this run.
         other: folder of the other run, or of its setting and records alone.
 
@@ -148,7 +149,7 @@ def take_over(folder: Path, setting: Setting, other: Path) -> list[int]:
         The seeds.
 
     Raises:
-        DataError: there is no run, or one of another setting.
+        DataError: there is no run, one of another setting or other problems, or a record is damaged.
     """
     if not (other / SETTING_NAME).is_file():
         raise DataError(f"{other}: holds no run; {SETTING_NAME} is missing")
@@ -157,10 +158,35 @@ def take_over(folder: Path, setting: Setting, other: Path) -> list[int]:
     for seed in setting.seeds:
         theirs, ours = ([unit for unit in units(of, setting) if unit.seed == seed] for of in (other, folder))
         if all(unit.done for unit in theirs) and not all(unit.done for unit in ours):
-            for there, here in zip(theirs, ours, strict=True):
-                storage.write_text(here.folder / RECORD_NAME, (there.folder / RECORD_NAME).read_text())
+            records = [checked(unit.folder / RECORD_NAME, dataset_digest(folder)) for unit in theirs]
+            # The warm start comes last: until then nobody goes on from it, whose policy is not here.
+            for unit, record in reversed(list(zip(ours, records, strict=True))):
+                storage.write_text(unit.folder / RECORD_NAME, json.dumps(record) + "\n")
             taken.append(seed)
     return taken
+
+
+def checked(path: Path, dataset: str) -> dict[str, Any]:
+    """A record from elsewhere.
+
+    Raises:
+        DataError: it is damaged, or comes from another dataset than the one with this digest.
+    """
+    try:
+        record = json.loads(path.read_text())
+        missing = {"dataset", "seconds", "measuring", "machine", "problems", "outcomes", "curves"} - record.keys()
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: cannot be read as a record: {error}") from error
+    if missing:
+        raise DataError(f"{path}: is no whole record; it lacks {', '.join(sorted(missing))}")
+    if record["dataset"] != dataset:
+        raise DataError(f"{path}: comes from other problems (dataset {record['dataset'][:12]}, here {dataset[:12]})")
+    return dict(record)
+
+
+def dataset_digest(folder: Path) -> str:
+    """Of the problems of a run."""
+    return str(json.loads((folder / "dataset" / "card.json").read_text())["digest"])
 
 
 def check_setting(folder: Path, setting: Setting) -> None:
@@ -169,7 +195,11 @@ def check_setting(folder: Path, setting: Setting) -> None:
     Raises:
         DataError: what lies there came from another setting.
     """
-    mine, theirs = setting.model_dump(mode="json"), json.loads((folder / SETTING_NAME).read_text())
+    mine = setting.model_dump(mode="json")
+    try:
+        theirs = dict(json.loads((folder / SETTING_NAME).read_text()))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{folder / SETTING_NAME}: cannot be read: {error}") from error
     different = [name for name in mine if mine[name] != theirs.get(name) and name != "seeds"]
     if different:
         raise DataError(f"{folder}: holds a run of another setting ({', '.join(different)}); give another one")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import stepcoder
 from benchmarks.learning import figures
 from benchmarks.learning.plan import Unit
 from benchmarks.learning.settings import BASELINE, NAMES, SWITCHES, Setting
@@ -44,12 +41,7 @@ def results(setting: Setting, units: Sequence[Unit], seconds: float | None) -> d
         "complete_seeds": complete,
         "rollouts": setting.rollouts,
         "units": {name: {key: record[key] for key in ("seconds", "measuring")} for name, record in records.items()},
-        "machine": {
-            "stepcoder": stepcoder.__version__,
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "cores": len(os.sched_getaffinity(0)),
-        },
+        "machines": [json.loads(one) for one in sorted({json.dumps(record["machine"]) for record in records.values()})],
         "wall_seconds": seconds,
         **figures.summarise(measured, setting.buckets, ks),
         "outcomes": outcomes(done),

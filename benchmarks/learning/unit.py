@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import stepcoder
 from benchmarks.learning.plan import RECORD_NAME
 from stepcoder.platform import storage
 from stepcoder.platform.entry import running
@@ -31,7 +33,8 @@ VALIDATION = "validation_pass_at_1"
 def run(spec: Path) -> None:
     """Trains what is not trained yet, measures the last policy, and leaves the record.
 
-    In the record: what `measure` returns, the `curves` of PPO, and `seconds`, `measuring` of them.
+    In the record: what `measure` returns, the `curves` of PPO, `seconds` and `measuring` of them, the digest of the
+    `dataset`, and the `machine`.
     """
     folder = spec.parent
     work = json.loads(spec.read_text())
@@ -47,6 +50,8 @@ def run(spec: Path) -> None:
     started = time.monotonic()
     found = measure(**work["measure"])
     record = {
+        "dataset": work["dataset"],
+        "machine": machine(),
         "seconds": time.monotonic() - began,
         "measuring": time.monotonic() - started,
         **found,
@@ -131,6 +136,16 @@ def measure(
     for name in rows.keys() - sampled:
         rows[name]["samples"] = samples
     return {"problems": list(rows.values()), "outcomes": outcomes}
+
+
+def machine() -> dict[str, Any]:
+    """What the unit ran on."""
+    return {
+        "stepcoder": stepcoder.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": len(os.sched_getaffinity(0)),
+    }
 
 
 def curves(folder: Path, steps: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:

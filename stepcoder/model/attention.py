@@ -127,7 +127,8 @@ def packed_attention(
         attention_mask: not used for packed sequences.
         scaling: factor on the scores.
         layout: what stands where in the row. Without one it is an ordinary batch.
-        decoding: given where each sequence is one new token of a sample; knows what that goes on from.
+        decoding: given in sampling. With a layout it keeps the prompts' keys and values; without one each sequence is
+            one new token of a sample, and it knows what that goes on from.
         sliding_window: how many tokens a token sees, itself included.
         **others: what `transformers` passes along.
 
@@ -138,12 +139,15 @@ def packed_attention(
         raise DataError(f"{type(module).__name__} uses {', '.join(strange)}, which packed attention does not know")
     others.pop("dropout", None)
     if decoding is not None:
-        return decoding.attend(module.layer_idx, query, key, value, scaling, sliding_window), None  # type: ignore[arg-type]
+        number: int = module.layer_idx  # type: ignore[assignment]
+        if layout is None:
+            return decoding.attend(number, query, key, value, scaling, sliding_window), None
+        decoding.read(number, key, value)
     if layout is None:
-        padded: tuple[Tensor, None] = sdpa_attention_forward(
+        ordinary: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window, **others
         )
-        return padded
+        return ordinary
     if query.device.type == "cuda" and query.dtype in (torch.bfloat16, torch.float16):
         return _on_gpu(query, key, value, layout, scaling, sliding_window), None
     groups = query.shape[1] // key.shape[1]
@@ -215,7 +219,7 @@ def _on_gpu(
 
 
 def _mask(*args: Any, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor | None:
-    # Packed sequences come without a mask and need none; a batch with left padding brings one along.
+    # Packed sequences and samples come without a mask and need none; an ordinary batch may bring one along.
     return None if attention_mask is None else sdpa_mask(*args, attention_mask=attention_mask, **kwargs)
 
 

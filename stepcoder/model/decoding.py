@@ -18,49 +18,56 @@ from transformers.cache_utils import DynamicLayer
 class Decoding:
     """The states of one batch of prompts and their samples.
 
+    The model's first pass reads the prompts, packed; each one after it reads a token of every sample.
+
     Notation:
         - `P`: prompts in the batch; each has a sample that still goes on.
         - `rows`: samples in the batch, those of a prompt beside each other.
         - `most`: samples of the prompt that has the most of them.
     """
 
-    def __init__(self, model: PreTrainedModel, longest: int) -> None:
+    def __init__(self, model: PreTrainedModel, lengths: Sequence[int], samples: Sequence[int], longest: int) -> None:
         """Nothing read yet.
 
         Args:
             model: reads packed sequences.
+            lengths: tokens of each prompt.
+            samples: of each prompt.
             longest: most tokens of a sample.
         """
         self.cache = DynamicCache(config=model.config)
-        """What the model writes to: all prompts, one behind the other, then a token a sample in each step."""
+        """What the model is to use; it holds the samples' own states."""
         self.cache.layers = [_Layer(longest) for _ in self.cache.layers]
-
-    def begin(self, lengths: Sequence[int], samples: Sequence[int]) -> None:
-        """Goes over from prompts to samples.
-
-        Args:
-            lengths: tokens of each prompt that the cache holds now.
-            samples: of each prompt.
-        """
-        longest, device = max(lengths), self.cache.layers[0].keys.device
+        self.prompt: dict[int, tuple[Tensor, Tensor]] = {}
+        """Of each layer keys and values of the prompts, `(P, key heads, tokens, head size)`."""
+        device, widest = model.device, max(lengths)
         # On the left, so that all samples are equally far from a key of one place: a window is a slice then.
-        place = torch.arange(longest, device=device) - longest + torch.tensor(lengths, device=device).unsqueeze(1)
+        place = torch.arange(widest, device=device) - widest + torch.tensor(lengths, device=device).unsqueeze(1)
         begins = torch.tensor([0, *lengths[:-1]], device=device).cumsum(0)
-        self.padding = (place < 0)[:, None, None] if min(lengths) < longest else None
-        """Which places of a prompt hold nothing, `(P, 1, 1, longest)`; None: there are none."""
-        tokens = begins.unsqueeze(1) + place.clamp(min=0)
-        for layer in self.cache.layers:
-            layer.begin(tokens, sum(samples))
+        self.tokens = begins.unsqueeze(1) + place.clamp(min=0)
+        """Which token of the packed row each place of a prompt holds, `(P, widest)`."""
+        self.padding = (place < 0)[:, None, None] if min(lengths) < widest else None
+        """Which places of a prompt hold nothing, `(P, 1, 1, widest)`; None: there are none."""
         self._stand(torch.arange(len(lengths), device=device).repeat_interleave(torch.tensor(samples, device=device)))
+
+    def read(self, layer: int, key: Tensor, value: Tensor) -> None:
+        """Puts the packed prompts' states beside each other: `(1, key heads, all tokens, size)` each.
+
+        They are taken as attention sees them: some models cache other states, and make keys and values of these.
+        """
+        key, value = (one[0][:, self.tokens].transpose(0, 1).contiguous() for one in (key, value))
+        self.prompt[layer] = key, value
 
     def keep(self, rows: Tensor) -> None:
         """Drops all samples but these, and prompts without one."""
         prompts, origin = torch.unique_consecutive(self.origin[rows], return_inverse=True)
         gone = len(prompts) < self.prompts
         for layer in self.cache.layers:
-            layer.keep(rows, prompts if gone else None)
-        if gone and self.padding is not None:
-            self.padding = self.padding[prompts]
+            layer.keep(rows)
+        if gone:
+            for number, (key, value) in self.prompt.items():
+                self.prompt[number] = key[prompts], value[prompts]
+            self.padding = None if self.padding is None else self.padding[prompts]
         self._stand(origin)
 
     def _stand(self, origin: Tensor) -> None:
@@ -104,62 +111,61 @@ class Decoding:
             `(rows, 1, heads, head size)`.
         """
         rows, heads, _, size = query.shape
-        prompt_key, prompt_value = self.cache.layers[layer].prompt
+        prompt_key, prompt_value = self.prompt[layer]
         groups, own = key.shape[1:3]
         queries = heads // groups
         unseen = 0 if window is None else max(0, prompt_key.shape[2] + own - window)
         if unseen:
             prompt_key, prompt_value = prompt_key[:, :, unseen:], prompt_value[:, :, unseen:]
             key, value = (states[:, :, max(0, own - (window or 0)) :] for states in (key, value))
-        asked = query.view(rows, groups, queries, size) * (size**-0.5 if scaling is None else scaling)
+        asked = query.view(rows, groups, queries, size)
         to_prompt = self._by_prompt(asked) @ prompt_key.mT
         if self.padding is not None:
             to_prompt.masked_fill_(self.padding[..., unseen:], -torch.inf)
         scores = torch.cat([self._by_row(to_prompt, queries), asked @ key.mT], 3)
-        weights = scores.softmax(3, dtype=torch.float32).to(value.dtype)
+        weights = scores.float().mul(size**-0.5 if scaling is None else scaling).softmax(3).to(value.dtype)
         of_prompt, of_own = torch.split(weights, [prompt_key.shape[2], key.shape[2]], 3)
         found = self._by_row(self._by_prompt(of_prompt) @ prompt_value, queries) + of_own @ value
-        return found.reshape(rows, 1, heads, size)
+        return found.reshape(rows, 1, heads, -1)
 
 
 class _Layer(DynamicLayer):  # type: ignore[misc]
-    """One layer's states: first whatever the model reads, after `begin` the samples' own in memory that is there."""
+    """What one layer caches of the samples' own tokens, in memory that is there from the start. Of prompts nothing."""
 
     def __init__(self, longest: int) -> None:
         super().__init__()
         self.longest = longest
-        self.prompt: tuple[Tensor, Tensor] | None = None
-        """Keys and values of the prompts, `(P, key heads, tokens, head size)`."""
-        self.tokens = 0
-        """Own tokens of each sample."""
+        self.tokens = -1
+        """Own tokens of each sample; -1: the model has not read the prompts."""
 
-    def begin(self, tokens: Tensor, rows: int) -> None:
-        """Puts the prompts beside each other: `(1, key heads, all tokens, size) -> (P, key heads, tokens, size)`."""
-        key, value = (states[0][:, tokens].transpose(0, 1).contiguous() for states in (self.keys, self.values))
-        self.prompt = key, value
-        self._move_into(*(one.new_empty(rows, one.shape[1], self.longest, one.shape[3]) for one in (key, value)))
-
-    def keep(self, rows: Tensor, prompts: Tensor | None) -> None:
-        """Drops all samples but these, and all prompts but these."""
+    def keep(self, rows: Tensor) -> None:
+        """Drops all samples but these."""
+        if self.tokens < 1:
+            return  # There is nothing of theirs yet.
         new = [one.new_empty(len(rows), *one.shape[1:]) for one in self.room]
         for room, states in zip(new, (self.keys, self.values), strict=True):
             room[:, :, : self.tokens] = states[rows]
-        self._move_into(*new)
-        if prompts is not None and self.prompt is not None:
-            self.prompt = self.prompt[0][prompts], self.prompt[1][prompts]
+        self._move_into(new)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Adds what the model read; gives all of it back, or, after `begin`, the samples' own."""
-        if self.prompt is None:
-            states: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **kwargs)
-            return states
-        for room, one in zip(self.room, (key_states, value_states), strict=True):
-            room[:, :, self.tokens : self.tokens + 1] = one
+        """Gives the prompts' states back as they are; of the samples it adds a token, and gives all of their own."""
         self.tokens += 1
-        self._move_into(*self.room)
+        if not self.tokens:
+            return key_states, value_states
+        states = key_states, value_states
+        if self.tokens == 1:
+            self.lazy_initialization(*states)
+            self.room = [one.new_empty(*one.shape[:2], self.longest, one.shape[3]) for one in states]
+        for room, one in zip(self.room, states, strict=True):
+            room[:, :, self.tokens - 1 : self.tokens] = one
+        self._move_into(self.room)
         return self.keys, self.values
 
-    def _move_into(self, key_room: Tensor, value_room: Tensor) -> None:
+    def _move_into(self, room: list[Tensor]) -> None:
         # What stood elsewhere is let go here, one layer after the other.
-        self.room = key_room, value_room
-        self.keys, self.values = (room[:, :, : self.tokens] for room in self.room)
+        self.room = room
+        self.keys, self.values = (one[:, :, : self.tokens] for one in room)
+
+    def get_seq_length(self) -> int:
+        """Own tokens of each sample."""
+        return max(self.tokens, 0)

@@ -121,11 +121,10 @@ class TransformersGenerator:
         lengths = torch.tensor(sizes, device=device)
         ids = torch.tensor([[id_ for prompt in prompts for id_ in prompt]], device=device)
         positions = torch.tensor([[position for size in sizes for position in range(size)]], device=device)
-        decoding = Decoding(self.model, longest)
-        read = partial(self.model, past_key_values=decoding.cache, use_cache=True)
+        decoding = Decoding(self.model, sizes, [len(numbers) for _, numbers in batch], longest)
+        read = partial(self.model, decoding=decoding, past_key_values=decoding.cache, use_cache=True)
         layout, lasts = Layout(tuple((size, ()) for size in sizes)), lengths.cumsum(0) - 1
         logits = read(input_ids=ids, position_ids=positions, layout=layout, logits_to_keep=lasts).logits[0]
-        decoding.begin(sizes, [len(numbers) for _, numbers in batch])
         rows = [Response(index, number) for index, numbers in batch for number in numbers]
         logits, position = logits[decoding.origin], lengths[decoding.origin].unsqueeze(1) - 1
         uniform = torch.stack([_stream(requests[row.request].seed, row.number, longest) for row in rows]).to(device)
@@ -155,7 +154,7 @@ class TransformersGenerator:
                 drawn, position, uniform = drawn[kept], position[kept], uniform[kept]
                 going = [going[place] for place in ongoing]
             position = position + 1
-            logits = read(input_ids=drawn.unsqueeze(1), position_ids=position, decoding=decoding).logits[:, 0]
+            logits = read(input_ids=drawn.unsqueeze(1), position_ids=position).logits[:, 0]
 
 
 def draw(

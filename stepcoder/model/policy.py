@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,7 +12,9 @@ from transformers import PreTrainedModel
 
 from stepcoder.errors import DataError
 from stepcoder.model import attention
+from stepcoder.model.attention import Layout
 from stepcoder.model.batch import Packed, pack
+from stepcoder.model.decoding import Decoding
 from stepcoder.model.head import ScoringHead
 
 
@@ -68,31 +73,61 @@ def states(backbone: nn.Module, packed: Packed) -> Float[Tensor, "tokens hidden"
 
 @torch.no_grad()
 def check_packing(model: PreTrainedModel) -> None:
-    """Switches a language model to packed attention, and checks it against the model's own way.
+    """Switches a language model to packed attention, and checks it against the model's own way, also in sampling.
 
     Raises:
-        DataError: hidden states or logits of packed sequences are not those of the sequences by themselves.
+        DataError: hidden states or logits of packed sequences are not those of the sequences by themselves; the model
+            is then as it was.
     """
-    if model.config._attn_implementation == attention.NAME:
+    former = model.config._attn_implementation
+    if former == attention.NAME:
         return  # Checked when it was switched.
+    try:
+        _switch(model)
+    except DataError:
+        model.set_attn_implementation(former)
+        raise
+
+
+def _switch(model: PreTrainedModel) -> None:
     vocabulary = model.get_input_embeddings().weight.shape[0]
     a, b, c, d = ([index % vocabulary for index in range(begin, begin + 3)] for begin in (1, 4, 7, 10))
     # A prompt with two responses, and one with one.
     sequences = [[*a, *b], [*a, *c], [*c, *d]]
     whole = (torch.tensor([ids], device=model.device) for ids in sequences)
-    alone = torch.cat([model(input_ids=ids, use_cache=False).logits[0, 2:-1] for ids in whole])
+    alone = torch.stack([model(input_ids=ids, use_cache=False).logits[0, 2:-1] for ids in whole])
+    what = f"{model.name_or_path}: {type(model).__name__}"
     try:
         model.set_attn_implementation(attention.NAME)
         packed = pack([(a, [b, c]), (c, [d])], model.device)
-        ours = model.get_output_embeddings()(states(model.base_model, packed))
-    except (ValueError, TypeError, AttributeError) as error:
-        what = f"{model.name_or_path}: {type(model).__name__}"
+        in_training = model.get_output_embeddings()(states(model.base_model, packed)).view_as(alone)
+        in_sampling = _token_by_token(model, a, c, [b, c, d])
+    except (ValueError, TypeError, AttributeError, RuntimeError, LookupError) as error:
         raise DataError(f"{what} cannot read packed sequences: {error}") from error
     # Rounding explains no more than this; a young model attends so little that a wrong neighbour shows in no more.
     share = 1e-3 if alone.dtype == torch.float32 else 0.02
-    if not torch.allclose(ours.float(), alone.float(), rtol=share, atol=share * alone.float().std().item() + 1e-6):
+    least = share * alone.float().std().item() + 1e-6
+    found = (in_training, in_sampling)
+    if not all(torch.allclose(ours.float(), alone.float(), rtol=share, atol=least) for ours in found):
         raise DataError(
-            f"{model.name_or_path}: {type(model).__name__} gives other logits for packed sequences than by itself "
-            "(it changes its logits after the LM head, or its attention cannot be told where a sequence ends); use "
-            "another base model"
+            f"{what} gives other logits for packed sequences than by itself (it changes its logits after the LM head, "
+            "or its attention cannot be told where a sequence ends); use another base model"
         )
+
+
+def _token_by_token(
+    model: PreTrainedModel, a: list[int], c: list[int], responses: Sequence[list[int]]
+) -> Float[Tensor, "3 3 vocabulary"]:
+    """The logits before each token of two responses to `a` and one to `c`, as sampling computes them."""
+    decoding = Decoding(model, [len(a), len(c)], [2, 1], len(responses[0]))
+    ids, positions = ([[*a, *c]], [[*range(len(a)), *range(len(c))]])
+    kept = torch.tensor([len(a) - 1, len(a) + len(c) - 1], device=model.device)
+    more: dict[str, Any] = {"layout": Layout(((len(a), ()), (len(c), ()))), "logits_to_keep": kept}
+    found = []
+    for place in range(len(responses[0])):
+        inputs = (torch.tensor(one, device=model.device) for one in (ids, positions))
+        named = dict(zip(("input_ids", "position_ids"), inputs, strict=True))
+        logits = model(**named, decoding=decoding, past_key_values=decoding.cache, use_cache=True, **more).logits
+        found.append(logits[:, 0] if place else logits[0, decoding.origin])
+        ids, positions, more = [[one[place]] for one in responses], [[len(a) + place]] * 3, {}
+    return torch.stack(found, 1)

@@ -269,10 +269,11 @@ def _sampling(shape: Shape, policy: Network, config: PlanConfig, samples: int, d
     prefill = _forward(shape, prompts * config.max_prompt_tokens, config)
     # Ended samples leave layer by layer: room for those that stay, and their keys or their values once more.
     leaving = int(1.5 * STILL_ENOUGH * (whole - read) / shape.layers)
-    # Of a layer's attention: scores of prompts, scores, weights in fp32, weights.
-    scores = batch * shape.heads * config.longest * (3 * config.element + 4)
-    logits = batch * shape.vocabulary * (config.element + draw)
-    step = max(leaving, scores, logits)
+    # Of a layer's attention: scores, the same in fp32, weights in fp32, weights.
+    scores = batch * shape.heads * config.longest * (2 * config.element + 8)
+    # The logits of the step before are there in both.
+    logits = batch * shape.vocabulary * config.element
+    step = logits + max(leaving, scores, batch * shape.vocabulary * draw)
     if read + prefill > whole + step:
         return {"whole policy": gathered, "KV cache": read, "prefill": prefill}
     return {"whole policy": gathered, "KV cache": whole, "a token's step": step}

@@ -146,32 +146,59 @@ def test_a_folder_of_another_setting_is_refused_and_more_seeds_are_not(tmp_path:
         pass
 
 
-def recorded(folder: Path, setting: Setting, seed: int, variants: Sequence[str]) -> None:
+def recorded(folder: Path, setting: Setting, seed: int, variants: Sequence[str], **changes: Any) -> None:
+    """Writes records as of a run that has finished some variants."""
+    (folder / "dataset").mkdir(parents=True, exist_ok=True)
+    (folder / "dataset" / "card.json").write_text(json.dumps({"digest": "d1"}))
+    names = ("machine", "problems", "outcomes", "curves")
+    record = {"dataset": "d1", "seconds": str(folder), "measuring": 1.0, **{key: {} for key in names}, **changes}
     with claimed(folder, setting):
         for unit in plan.units(folder, setting):
             if unit.seed == seed and unit.variant in variants:
-                unit.folder.mkdir(parents=True)
-                (unit.folder / plan.RECORD_NAME).write_text(json.dumps({"seconds": 60.0, "from": str(folder)}))
+                unit.folder.mkdir(parents=True, exist_ok=True)
+                (unit.folder / plan.RECORD_NAME).write_text(json.dumps(record))
+
+
+EVERYTHING = ["sft", *SWITCHES]
 
 
 def test_whole_seeds_of_another_run_are_taken_over_and_own_ones_stay(tmp_path: Path) -> None:
     setting = TINY.model_copy(update={"seeds": (0, 1, 2)})
     here, there = tmp_path / "here", tmp_path / "there"
-    everything = ["sft", *SWITCHES]
-    recorded(there, setting, 0, everything)
-    recorded(there, setting, 1, everything[:-1])
-    recorded(there, setting, 2, everything)
-    recorded(here, setting, 2, everything)
+    recorded(there, setting, 0, EVERYTHING)
+    recorded(there, setting, 1, EVERYTHING[:-1])
+    recorded(there, setting, 2, EVERYTHING)
+    recorded(here, setting, 2, EVERYTHING)
     assert plan.take_over(here, setting, there) == [0]
-    assert {(unit.seed, unit.record["from"]) for unit in plan.units(here, setting) if unit.done} == {
+    assert {(unit.seed, unit.record["seconds"]) for unit in plan.units(here, setting) if unit.done} == {
         (0, str(there)),
         (2, str(here)),
     }
     assert plan.take_over(here, setting, there) == []
-    with pytest.raises(DataError, match="stages"):
-        plan.take_over(here, setting.model_copy(update={"stages": 3}), there)
-    with pytest.raises(DataError, match=r"setting\.json is missing"):
-        plan.take_over(here, setting, tmp_path / "nowhere")
+
+
+def test_what_cannot_be_taken_over_is_refused_and_nothing_is_copied(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    recorded(here, TINY, 0, [])
+    recorded(tmp_path / "stages", TINY.model_copy(update={"stages": 3}), 0, EVERYTHING)
+    recorded(tmp_path / "problems", TINY, 0, EVERYTHING, dataset="d2")
+    recorded(tmp_path / "cut", TINY, 0, EVERYTHING)
+    recorded(tmp_path / "older", TINY, 0, EVERYTHING)
+    last = plan.units(tmp_path / "cut", TINY)[4].folder / plan.RECORD_NAME
+    last.write_text(last.read_text()[:-20])
+    last = plan.units(tmp_path / "older", TINY)[4].folder / plan.RECORD_NAME
+    last.write_text('{"dataset": "d1", "seconds": 1}')
+    faults = {
+        "stages": "another setting",
+        "problems": "other problems",
+        "cut": "cannot be read",
+        "older": "lacks curves, machine, measuring, outcomes, problems",
+        "nowhere": r"setting\.json is missing",
+    }
+    for name, fault in faults.items():
+        with pytest.raises(DataError, match=fault):
+            plan.take_over(here, TINY, tmp_path / name)
+    assert not any(unit.done for unit in plan.units(here, TINY))
 
 
 def test_what_is_left_is_told_from_units_of_the_same_kind(tmp_path: Path) -> None:
@@ -180,8 +207,9 @@ def test_what_is_left_is_told_from_units_of_the_same_kind(tmp_path: Path) -> Non
     for unit, seconds in zip(units, (10.0, 100.0, 200.0), strict=False):
         unit.folder.mkdir(parents=True)
         (unit.folder / plan.RECORD_NAME).write_text(json.dumps({"seconds": seconds}))
-    # One warm start and six PPO runs of two seeds, two at a time.
+    # One warm start and six PPO runs of two seeds, two at a time; no more workers than units help.
     assert workers.seconds_left(units, 2) == pytest.approx((10 + 6 * 150) / 2)
+    assert workers.seconds_left(units, 20) == pytest.approx(150)
 
 
 def test_too_few_training_problems_are_told(tmp_path: Path) -> None:
@@ -238,6 +266,7 @@ def test_a_run_from_end_to_end_and_what_is_done_stays_done(tmp_path: Path, monke
 
 def test_a_failed_unit_ends_the_run_with_its_last_lines(tmp_path: Path) -> None:
     broken = TINY.model_copy(update={"sft": {"epochs": -1}})
+    recorded(tmp_path, broken, 0, [])
     unit = plan.units(tmp_path, broken)[0]
     with pytest.raises(StepCoderError, match="epochs"):
         workers.run_all([unit], 1, Console())

@@ -40,10 +40,20 @@ READ = {
         hf.Gemma3TextConfig,
         {**_GEMMA, "layer_types": ["sliding_attention", "full_attention"]},
     ),
-}
+    "deepseek_v3": (
+        hf.DeepseekV3ForCausalLM,
+        hf.DeepseekV3Config,
+        {
+            **_LLAMA, "num_key_value_heads": 4, "kv_lora_rank": 8, "q_lora_rank": 8, "qk_rope_head_dim": 4,
+            "qk_nope_head_dim": 4, "v_head_dim": 6, "first_k_dense_replace": 2, "n_routed_experts": 2, "n_group": 1,
+            "topk_group": 1, "num_experts_per_tok": 1, "moe_intermediate_size": 8,
+        },
+    ),
+}  # fmt: skip
 """Architectures that can be trained on packed sequences."""
 
 REFUSED = {
+    "two attentions a layer": (hf.DiffLlamaForCausalLM, hf.DiffLlamaConfig, {**_GROUPED, "attention_dropout": 0.0}),
     "gemma2": (hf.Gemma2ForCausalLM, hf.Gemma2Config, _GEMMA),
     "capped logits": (
         hf.Gemma2ForCausalLM,

@@ -33,8 +33,8 @@ REQUESTS = [
     Request([5, 6, 7, 8, 9, 10, 11, 12, 13], 2, seed=14),
     Request([2, 2, 2, 2, 2], 1, seed=15),
 ]
-READ = ["llama", "gpt2", "mistral", "opt", "gemma3"]
-"""Rotary and learned positions, and windows that prompts and responses outgrow."""
+READ = ["llama", "gpt2", "mistral", "opt", "gemma3", "deepseek_v3"]
+"""Rotary and learned positions, windows that prompts and responses outgrow, and a cache of other states than keys."""
 
 
 @cache
@@ -51,7 +51,7 @@ def generator(name: str, batch_size: int, ends: Sequence[int] = ENDS) -> Transfo
     """Over a model that reads packed sequences too, as in training."""
     language_model = policy(name).language_model
     language_model.generation_config.eos_token_id = list(ends)
-    tokenizer: Any = SimpleNamespace(pad_token_id=PADDING, eos_token_id=END)
+    tokenizer: Any = SimpleNamespace(eos_token_id=END)
     return TransformersGenerator(language_model, tokenizer, batch_size)
 
 
@@ -126,29 +126,29 @@ def test_a_prompts_samples_share_one_prefill_and_give_what_separate_ones_give() 
 def test_a_prompts_keys_stand_once_for_all_its_samples_and_nothing_stands_twice(name: str) -> None:
     language_model = policy(name).language_model
     heads, size = 2, 4
-    decoding = Decoding(language_model, longest=9)
+    decoding = Decoding(language_model, [4, 2], [5, 3], longest=9)
     language_model(
         input_ids=torch.tensor([[5, 6, 7, 8, 9, 4]]),
         position_ids=torch.tensor([[0, 1, 2, 3, 0, 1]]),
         past_key_values=decoding.cache,
         layout=Layout(((4, ()), (2, ()))),
+        decoding=decoding,
     )
 
     def held() -> int:
         """Numbers of all keys and values of a layer, wherever they stand."""
         tensors = [one for layer in decoding.cache.layers for one in (layer.keys, layer.values, *layer.room)]
-        tensors += [one for layer in decoding.cache.layers for one in layer.prompt]
+        tensors += [one for pair in decoding.prompt.values() for one in pair]
         storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() // 4 for one in tensors}
         return sum(storages.values()) // len(decoding.cache.layers)
 
-    decoding.begin([4, 2], [5, 3])
-    assert held() == 2 * heads * size * (2 * 4 + 8 * 9)  # Two prompts as long as the longer one, and eight samples.
     language_model(
         input_ids=torch.ones(8, 1, dtype=torch.long),
         position_ids=torch.ones(8, 1, dtype=torch.long),
         past_key_values=decoding.cache,
         decoding=decoding,
     )
+    # Two prompts as long as the longer one, and room for eight samples.
     assert held() == 2 * heads * size * (2 * 4 + 8 * 9)
     decoding.keep(torch.tensor([5, 7]))  # Both belong to the second prompt.
     assert held() == 2 * heads * size * (1 * 4 + 2 * 9)
@@ -185,7 +185,7 @@ def test_a_response_ends_at_the_first_end_of_text_or_at_the_longest_length_and_n
 def test_padding_that_is_no_end_of_text_is_a_token_like_others() -> None:
     language_model = policy("llama").language_model
     language_model.generation_config.eos_token_id = 1
-    tokenizer: Any = SimpleNamespace(pad_token_id=0, eos_token_id=1)
+    tokenizer: Any = SimpleNamespace(eos_token_id=1)
     head = language_model.get_output_embeddings().weight
     responses = list(
         TransformersGenerator(language_model, tokenizer, 16).generate([Request([0, 0, 5, 0], 200, seed=2)], FULL)
