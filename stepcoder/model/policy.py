@@ -104,15 +104,21 @@ def _switch(model: PreTrainedModel) -> None:
         in_sampling = _token_by_token(model, a, c, [b, c, d])
     except (ValueError, TypeError, AttributeError, RuntimeError, LookupError) as error:
         raise DataError(f"{what} cannot read packed sequences: {error}") from error
-    # Rounding explains no more than this; a young model attends so little that a wrong neighbour shows in no more.
-    share = 1e-3 if alone.dtype == torch.float32 else 0.02
-    least = share * alone.float().std().item() + 1e-6
-    found = (in_training, in_sampling)
-    if not all(torch.allclose(ours.float(), alone.float(), rtol=share, atol=least) for ours in found):
+    if not (_alike(in_training, alone) and _alike(in_sampling, alone)):
         raise DataError(
             f"{what} gives other logits for packed sequences than by itself (it changes its logits after the LM head, "
             "or its attention cannot be told where a sequence ends); use another base model"
         )
+
+
+def _alike(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether logits differ by no more than rounding explains."""
+    ours, theirs, precise = ours.float(), theirs.float(), theirs.dtype.itemsize >= 4
+    spread = theirs.std().item()
+    if precise:  # A young model attends so little that a wrong neighbour shows in hardly more than this.
+        return torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * spread + 1e-6)
+    # Kernels round in different places: 1 % was seen after eight layers, and it grows with the root of their number.
+    return (ours - theirs).square().mean().sqrt().item() <= 0.1 * spread
 
 
 def _token_by_token(

@@ -349,6 +349,19 @@ def test_an_architecture_that_cannot_read_packed_sequences_is_refused_at_any_age
             Policy(model)
 
 
+@pytest.mark.parametrize("name", ["llama", "mistral", "gemma3"])
+def test_rounding_in_bf16_is_no_reason_to_refuse_a_deep_model(name: str) -> None:
+    # Sampling rounds scores where the model's own kernel does not.
+    more = {"layer_types": ["sliding_attention", "full_attention"] * 8} if name == "gemma3" else {}
+    model = made(name, hidden_size=64, num_hidden_layers=16, initializer_range=0.125, **more).bfloat16()
+    Policy(model)
+
+
+def test_a_wrong_neighbour_is_seen_in_bf16_too() -> None:
+    with pytest.raises(DataError, match=r"packed"):
+        Policy(made("two attentions a layer", initializer_range=0.3).bfloat16())
+
+
 @given(mixes() | st.just([]))
 def test_a_prompt_stands_once_and_rows_are_the_states_before_the_response_tokens(groups: list[Group]) -> None:
     packed = pack(groups, CPU)
