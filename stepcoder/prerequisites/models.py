@@ -31,6 +31,7 @@ _CAUSAL: Final = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 """How the names of architectures end that can write text."""
 _NOT_PACKED: Final = {
     "bloom": "ALiBi",
+    "diffllama": "two attentions a layer",
     "falcon": "attention of its own",
     "gpt_oss": "attention sinks",
     "mamba": "no attention",
