@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stepcoder.errors import DataError
-from stepcoder.model.attention import Layout, Shape, packed_attention
+from stepcoder.model.attention import NAME, Layout, Shape, packed_attention
 from stepcoder.model.batch import Group, Packed, pack
 from stepcoder.model.critic import Critic
 from stepcoder.model.policy import Policy, states
@@ -354,7 +354,7 @@ def test_rounding_in_bf16_is_no_reason_to_refuse_a_deep_model(name: str) -> None
     # Sampling rounds scores where the model's own kernel does not.
     more = {"layer_types": ["sliding_attention", "full_attention"] * 8} if name == "gemma3" else {}
     model = made(name, hidden_size=64, num_hidden_layers=16, initializer_range=0.125, **more).bfloat16()
-    Policy(model)
+    assert Policy(model).language_model.config._attn_implementation == NAME
 
 
 def test_a_wrong_neighbour_is_seen_in_bf16_too() -> None:
