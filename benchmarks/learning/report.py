@@ -95,19 +95,22 @@ def tables(found: dict[str, Any]) -> list[tuple[str, list[str], list[list[str]]]
     """Title, heading and rows of each table."""
     groups = list(found["problems"])
     heading = ["", *(f"{name} ({found['problems'][name]})" for name in groups)]
+    variants, differences = found["variants"], found["differences"]
     made = []
-    for k in next(iter(found["variants"].values()))[figures.ALL]:
-        rows = [
-            [NAMES[variant], *(_figure(values[group][k]) for group in groups)]
-            for variant, values in found["variants"].items()
-        ]
+    for k in next(iter(variants.values()))[figures.ALL]:
+        seeds = sorted({seed for values in variants.values() for seed in values[figures.ALL][k]["seeds"]}, key=int)
+        rows = [[NAMES[v], *(_figure(values[group][k]) for group in groups)] for v, values in variants.items()]
         made.append((f"{k}, %, by number of conditional statements (problems)", heading, rows))
         rows = [
-            [NAMES[variant], *(_difference(values[group].get(k)) for group in groups)]
-            for variant, values in found["differences"].items()
+            [NAMES[v], *(_difference(values[g].get(k), variants[v][g][k], variants[BASELINE][g][k]) for g in groups)]
+            for v, values in differences.items()
         ]
-        title = f"{k}, points above {NAMES[BASELINE]}: mean [over seeds] [over seeds and problems]"
-        made.append((title, heading, rows))
+        of = "[over seeds] [over seeds and problems]" if len(seeds) > 1 else "[over problems]"
+        made.append((f"{k}, points above {NAMES[BASELINE]}: mean {of}", heading, rows))
+        rows = [[NAMES[v], *(_of_seed(found, v, k, seed) for seed in seeds)] for v in variants]
+        made.append(
+            (f"{k}, %, all problems, by seed (above {NAMES[BASELINE]})", ["", *(f"seed {one}" for one in seeds)], rows)
+        )
     names = sorted({name for shares in found["outcomes"].values() for name in shares})
     rows = [
         [NAMES[variant], *(f"{100 * shares.get(name, 0):.1f}" for name in names)]
@@ -198,11 +201,19 @@ def _figure(here: dict[str, Any]) -> str:
     return f"{100 * here['mean']:.1f} ± {100 * (here['mean'] - here['low']):.1f}"
 
 
-def _difference(here: dict[str, Any] | None) -> str:
-    if here is None:
+def _difference(here: dict[str, Any] | None, *sides: dict[str, Any]) -> str:
+    if here is None or all(side["mean"] == 0 for side in sides):  # An interval of nothing would claim certainty.
         return "-"
     text = f"{100 * here['mean']:+.1f}"
     for low, high in ((here["low"], here["high"]), (here["boot_low"], here["boot_high"])):
         if low is not None:
             text += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
     return text
+
+
+def _of_seed(found: dict[str, Any], variant: str, k: str, seed: str) -> str:
+    level = found["variants"][variant][figures.ALL][k]["seeds"].get(seed)
+    if level is None:
+        return "-"
+    change = found["differences"].get(variant, {}).get(figures.ALL, {}).get(k, {"seeds": {}})["seeds"].get(seed)
+    return f"{100 * level:.1f}" + ("" if change is None else f" ({100 * change:+.1f})")

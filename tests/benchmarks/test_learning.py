@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from benchmarks.learning import figures, plan, workers
+from benchmarks.learning import figures, plan, report, workers
 from benchmarks.learning.__main__ import claimed, run
 from benchmarks.learning.settings import SETTINGS, SMALL, SWITCHES, Setting
 from benchmarks.learning.tune import SEEDS, TRIALS, above_base, planned, shortened
@@ -116,6 +116,20 @@ def test_means_differences_and_intervals_by_hand() -> None:
 def test_one_seed_has_no_interval() -> None:
     here = figures.over_seeds({3: 0.25})
     assert here == {"mean": 0.25, "low": None, "high": None, "seeds": {"3": 0.25}}
+
+
+def test_tables_show_each_seed_and_no_interval_where_nobody_solves_anything() -> None:
+    measured = {(0, "plain"): rows([0, 2, 0]), (0, "fgo"): rows([2, 2, 0]), (2, "plain"): rows([2, 2, 0])}
+    found = figures.summarise(measured, [(0, 1), (2, 2)], [1]) | {"outcomes": {}}
+    levels, differences, seeds, _ = report.tables(found)
+    assert levels[2] == [
+        ["plain PPO", "25.0 ± 105.9", "37.5 ± 158.8", "0.0 ± 0.0"],
+        ["PPO + FGO", "33.3", "50.0", "0.0"],
+    ]
+    assert [row[-1] for row in differences[2]] == ["-"]
+    assert seeds[1:] == (["", "seed 0", "seed 2"], [["plain PPO", "16.7", "33.3"], ["PPO + FGO", "33.3 (+16.7)", "-"]])
+    single = figures.summarise({(0, "plain"): rows([1])}, [], [1]) | {"outcomes": {}}
+    assert "over seeds" not in report.tables(single)[1][0]
 
 
 def test_bootstrap_agrees_with_the_normal_interval_of_independent_problems() -> None:
