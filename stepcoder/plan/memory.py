@@ -102,6 +102,10 @@ def memory(shape: Shape, config: PlanConfig, device: Device) -> Memory:
             (host if in_host else resident)[f"{network.name}: {name}"] = size
         if config.offloads:
             host[f"{network.name}: gradients"] = _host_gradients(config) * _share(network.trained, config)
+            if config.stage < 3 and not config.lora_rank:
+                # On their way to the host gradients stop in a buffer that holds the largest of them.
+                largest = shape.hidden * max(shape.vocabulary, shape.inner)
+                resident[f"{network.name}: gradient on its way"] = config.element * largest
         if config.stage == 3:
             resident[f"{network.name}: gradient bucket"] = _bucket(network, config)
             if not config.offloads:
@@ -295,8 +299,8 @@ def _forward(shape: Shape, tokens: int, config: PlanConfig) -> int:
 def _head(shape: Shape, config: PlanConfig, *, backward: bool) -> dict[str, int]:
     """The chunked LM head. Its rows are the response tokens of a micro-batch, in which samples share prompts.
 
-    The two fp32 buffers of a chunk are `head_chunk_mib` together. In bf16 the product comes to it, a quarter, and
-    backward another copy of that size. The gradient of the head's own weights is summed in fp32; in bf16 a chunk's
+    The two fp32 buffers of a chunk are `head_chunk_mib` together. In bf16 a processor's product comes to it, a quarter,
+    and backward another copy of that size. The gradient of the head's own weights is summed in fp32; in bf16 a chunk's
     part, and in the end the result, are beside it.
     """
     responses = config.sharing(config.max_prompt_tokens, config.max_new_tokens) * config.max_new_tokens
@@ -304,7 +308,7 @@ def _head(shape: Shape, config: PlanConfig, *, backward: bool) -> dict[str, int]
     states = rows * shape.hidden * config.element
     chunk = max(config.head_chunk_mib << 20, 8 * shape.vocabulary)
     if config.precision == "bf16":
-        chunk += chunk // 4 * (2 if backward else 1)
+        chunk += chunk // 4 * ((config.gpu == "cpu") + backward)
     items = {"LM head's chunk": chunk, "LM head's rows": states * (2 if backward else 1)}
     if backward and not config.lora_rank:
         items["LM head's gradient"] = shape.head * (6 if config.precision == "bf16" else 4)

@@ -94,10 +94,10 @@ def test_gradients_of_the_stages_below_3(shape: Shape, precision: str, stage: in
 
 
 def test_the_head_by_hand(shape: Shape) -> None:
-    """A chunk of 64 MiB, two bf16 tensors of a quarter of it; a weight's gradient in fp32 and its bf16 part."""
+    """A chunk of 64 MiB, a bf16 tensor of a quarter of it; a weight's gradient in fp32 and its bf16 part."""
     settings = {"micro_batch_tokens": 2048, "gradient_checkpointing": False, "nproc_per_node": 8}
     update = plan(shape, **settings).memory.phases["update of the policy"]
-    assert update["LM head's chunk"] == 96 * 2**20
+    assert update["LM head's chunk"] == 80 * 2**20
     assert update["LM head's rows"] == 2 * 1024 * 4096 * 2
     assert update["LM head's gradient"] == 6 * 32256 * 4096
     assert "LM head's gradient" not in plan(shape, **settings, lora_rank=8).memory.phases["update of the policy"]
@@ -151,7 +151,11 @@ def test_offload_moves_the_optimiser_to_the_host(shape: Shape) -> None:
     assert states(on, "policy") == 2 * POLICY
     assert on.memory.host["policy: Adam moments"] == POLICY
     assert not off.memory.host
-    assert "policy: weights" in plan(shape, offload=True, zero_stage=3, nproc_per_node=8).memory.host
+    # Gradients leave the device by a buffer for the largest weight; stage 3 has none.
+    assert on.memory.resident["critic: gradient on its way"] == 2 * 4096 * 32256
+    third = plan(shape, offload=True, zero_stage=3, nproc_per_node=8).memory
+    assert "policy: weights" in third.host
+    assert not [name for name in third.resident if "on its way" in name]
     assert plan(shape, offload=True, zero_stage=0).memory.host
     assert not plan(shape, offload=True, gpu="cpu").memory.host
 
