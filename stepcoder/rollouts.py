@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from stepcoder.model.generation import Generator, Request, TransformersGenerator
-from stepcoder.model.load import check_room, load_policy, load_tokenizer
+from stepcoder.model.load import check_room, load_policy, load_tokenizer, tell_device
 from stepcoder.model.prompt import Template, program_of
 from stepcoder.model.seeds import derived_seed
 from stepcoder.model.settings import Sampling
@@ -212,7 +212,7 @@ def sample_programs(
     max_prompt_tokens: int = 1024,
     limits: Limits | None = None,
 ) -> list[Sample]:
-    """Loads a policy and samples `n` judged programs a problem, from scratch.
+    """Loads a policy in the number format that it was saved in, and samples `n` judged programs a problem from scratch.
 
     A problem whose starter does not fit into the prompt gives no sample; the caller counts it as not passed.
 
@@ -221,7 +221,8 @@ def sample_programs(
     """
     address = str(model_folder)
     tokenizer = load_tokenizer(address)
-    policy = load_policy(address)
+    tell_device()
+    policy = load_policy(address, precision=None)
     check_room(policy, tokenizer, max_prompt_tokens + sampling.max_new_tokens)
     sampler = Sampler(
         TransformersGenerator(policy, tokenizer, batch_size),

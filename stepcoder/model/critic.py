@@ -28,7 +28,7 @@ class Critic(nn.Module):
     def __init__(self, backbone: PreTrainedModel, hidden_size: int) -> None:
         super().__init__()
         self.backbone = backbone
-        self.value_head = nn.Linear(hidden_size, 1, bias=False)
+        self.value_head = nn.Linear(hidden_size, 1, bias=False, dtype=backbone.dtype)
         # Values start at zero: a random head would be noise in the first advantages.
         nn.init.zeros_(self.value_head.weight)
 
@@ -59,7 +59,8 @@ def load_critic(address: str, precision: str = "fp32") -> Critic:
     critic = Critic(backbone, hidden_size)
     if (head := Path(local_model(address)) / HEAD).is_file():
         critic.value_head.load_state_dict(load_file(head))
-    critic = critic.to(device(), PRECISION[precision])
+    # No number format here: the angles of rotary positions are no weights, and stay in float32.
+    critic = critic.to(device())
     without_dropout(critic)
     return critic.eval()
 

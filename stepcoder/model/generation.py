@@ -128,12 +128,10 @@ class TransformersGenerator:
         rows = [Response(index, number) for index, numbers in batch for number in numbers]
         logits, position = logits[decoding.origin], lengths[decoding.origin].unsqueeze(1) - 1
         uniform = torch.stack([_stream(requests[row.request].seed, row.number, longest) for row in rows]).to(device)
-        ends = torch.tensor(sorted(self.ends), device=device)
         # 2. Token by token; what has ended is handed out at once.
         going = list(range(len(rows)))
         for step in range(longest):
             drawn, log_probs = draw(logits, uniform[:, step], sampling)
-            ended = torch.isin(drawn, ends).tolist()
             last = step + 1 == longest
             ongoing = []
             for place, (id_, log_prob) in enumerate(zip(drawn.tolist(), log_probs.tolist(), strict=True)):
@@ -141,7 +139,7 @@ class TransformersGenerator:
                     continue  # It ended earlier and is still in the batch.
                 rows[row].ids.append(id_)
                 rows[row].log_probs.append(log_prob)
-                if ended[place] or last:
+                if id_ in self.ends or last:
                     going[place] = -1
                     yield rows[row]
                 else:

@@ -14,7 +14,13 @@ from stepcoder import __version__
 from stepcoder.errors import DataError
 from stepcoder.model import adapters
 from stepcoder.platform import engine, hub, ranks, storage
+from stepcoder.platform.logs import get_logger
 from stepcoder.platform.redaction import first_line
+
+log = get_logger("model")
+
+_GPU_DRIVER = Path("/dev/nvidiactl")
+"""There where a GPU was given to this machine or container."""
 
 PRECISION = {"fp32": torch.float32, "bf16": torch.bfloat16}
 CARD = "stepcoder.json"
@@ -67,14 +73,19 @@ def load_tokenizer(address: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_policy(address: str, precision: str = "fp32") -> PreTrainedModel:
+def load_policy(address: str, precision: str | None = "fp32") -> PreTrainedModel:
     """Loads a causal language model onto the training device, with dropout off.
+
+    Args:
+        address: a Hugging Face id, a folder, or an `s3://` address.
+        precision: `fp32`, `bf16`, or None for the number format that it was saved in.
 
     Raises:
         DataError: it cannot be loaded, or not all of its weights are there.
     """
+    dtype = "auto" if precision is None else PRECISION[precision]
     try:
-        model, report = pretrained(AutoModelForCausalLM, address, dtype=PRECISION[precision], output_loading_info=True)
+        model, report = pretrained(AutoModelForCausalLM, address, dtype=dtype, output_loading_info=True)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(f"{address}: the model cannot be loaded: {first_line(error)}") from error
     if missing := sorted(report["missing_keys"]):
@@ -117,6 +128,22 @@ def without_dropout(model: torch.nn.Module) -> None:
 def device() -> torch.device:
     """The device that this process trains on."""
     return torch.device("cuda", ranks.local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def tell_device() -> None:
+    """Logs what this process computes on, and warns of a GPU that torch cannot use."""
+    here = device()
+    if here.type == "cuda":
+        log.info("device", device=str(here), name=torch.cuda.get_device_name(here))
+        return
+    log.info("device", device="cpu", threads=torch.get_num_threads())
+    if _GPU_DRIVER.exists():
+        log.warning(
+            "there is a GPU, and torch cannot use it: its driver is older than this build of torch needs, or this is a "
+            "build for CPUs",
+            torch=torch.__version__,
+            cuda=torch.version.cuda,
+        )
 
 
 def save_policy(

@@ -140,7 +140,8 @@ class Engine:
             epsilon: Adam's.
             zero_stage: what is spread over the ranks: 0 nothing, 1 the optimiser's state, 2 gradients too, 3 weights
                 too.
-            precision: of the weights; with bf16 the optimiser keeps them in float32 too, and sums gradients so.
+            precision: of the weights; with bf16 the optimiser keeps them in float32 too, and sums the gradients of
+                micro-batches so. Those of ranks are summed in bf16.
             max_gradient_norm: larger gradients are scaled down to it.
             weight_decay: AdamW's.
             gradient_checkpointing: recompute activations in the backward pass.
@@ -286,9 +287,10 @@ class Engine:
                     folder = stack.enter_context(as_universal(folder, name))
                     self.engine._config.load_universal_checkpoint = True
                 found, _ = self.engine.load_checkpoint(str(folder), tag=name)
-                # A universal checkpoint gives all parts one and the same counter, which each part would count up.
-                for moments in self.engine.basic_optimizer.state.values():
-                    moments["step"] = moments["step"].clone()
+                # A universal checkpoint gives all parts one and the same counter, which each part would count up, and
+                # in the machine's memory, where the optimiser does not look for it.
+                for weight, moments in self.engine.basic_optimizer.state.items():
+                    moments["step"] = moments["step"].to(weight.device, copy=True)
             except Exception as error:  # What torch raises for a damaged file depends on where the damage is.
                 what = f"{type(error).__name__}: {error}"
                 raise StepCoderError(

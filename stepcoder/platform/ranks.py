@@ -79,8 +79,8 @@ def _stop() -> None:
     if _watchdog is not None:
         _watchdog.ended.set()
         _watchdog.exchange.join(_watchdog.interval + 5)
-    if dist.is_initialized() and dist.get_backend() == "gloo":
-        dist.destroy_process_group()
+    if dist.is_initialized():  # Of NCCL's group nothing: it would wait for ranks that are gone.
+        dist.destroy_process_group(None if dist.get_backend() == "gloo" else _group)
     _group = _watchdog = None
 
 

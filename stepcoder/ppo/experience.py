@@ -101,7 +101,9 @@ def score(
             assert entropy is not None
             whole = (log_probs, entropy, reference_log_probs, values)
             parts = [torch.split(numbers.cpu(), sizes) for numbers in whole]
-            scored |= {index: Scores(*numbers) for index, *numbers in zip(rows, *parts, strict=True)}
+            # Copies: a view sent to other ranks takes the numbers of the whole micro-batch along.
+            own_parts = ([part.clone() for part in numbers] for numbers in parts)
+            scored |= {index: Scores(*numbers) for index, *numbers in zip(rows, *own_parts, strict=True)}
     return [scored[index] for index in range(len(roll_outs))]
 
 

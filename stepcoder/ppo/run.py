@@ -17,7 +17,7 @@ from stepcoder.errors import DataError, StepCoderError
 from stepcoder.model import adapters
 from stepcoder.model.batch import Packed
 from stepcoder.model.critic import Critic, load_critic
-from stepcoder.model.load import load_tokenizer, local_model
+from stepcoder.model.load import load_tokenizer, local_model, tell_device
 from stepcoder.model.policy import Policy
 from stepcoder.model.seeds import derived_seed, permutation
 from stepcoder.platform import engine, ranks
@@ -67,6 +67,7 @@ def train(config: PpoConfig) -> None:
     outputs = ("out", "out_critic", "out_curriculum")
     check_places(config, ("policy", "reference", "critic", "curriculum"), outputs)
     engine.start(config.rank_timeout_seconds)
+    tell_device()
     dataset = open_dataset(config.dataset)
     tokenizer = load_tokenizer(config.policy)
     language_model, reference = load_networks(config)

@@ -13,7 +13,7 @@ from stepcoder import __version__
 from stepcoder.errors import DataError
 from stepcoder.model import adapters
 from stepcoder.model.batch import pack, shared_out
-from stepcoder.model.load import device, load_policy, load_tokenizer, model_digest, save_policy
+from stepcoder.model.load import device, load_policy, load_tokenizer, model_digest, save_policy, tell_device
 from stepcoder.model.policy import Policy
 from stepcoder.model.prompt import Template, split_at_signature
 from stepcoder.model.seeds import permutation
@@ -40,6 +40,7 @@ def train(config: SftConfig) -> None:
     """
     check_places(config, ("base_model",))
     engine.start(config.rank_timeout_seconds)
+    tell_device()
     dataset = open_dataset(config.dataset)
     tokenizer = load_tokenizer(config.base_model)
     language_model = load_policy(config.base_model, config.precision)

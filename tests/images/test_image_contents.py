@@ -32,6 +32,12 @@ def test_labels_user_and_entry_point(engine: docker.DockerClient, image: str) ->
     assert config["Healthcheck"]
 
 
+def test_the_trainer_needs_no_compiler_and_takes_no_gpu_that_it_was_not_given(engine: docker.DockerClient) -> None:
+    environment = engine.images.get(images.TRAINER).attrs["Config"]["Env"]
+    assert "TORCH_DISABLE_NATIVE_JIT=1" in environment
+    assert not [line for line in environment if line.startswith("NVIDIA_VISIBLE_DEVICES")]
+
+
 def test_tools_is_small_and_has_no_torch(engine: docker.DockerClient) -> None:
     assert engine.images.get(images.TOOLS).attrs["Size"] < 600e6
     found = python(images.TOOLS, "import importlib.util as u; print([n for n in ('torch', 'kfp') if u.find_spec(n)])")

@@ -101,6 +101,8 @@ def test_scores_are_in_the_order_of_the_roll_outs_whatever_the_budget(
     found = score(roll_outs, told, reference, lambda packed: packed.position_ids[packed.rows] + 1.0, budget)
     assert len(found) == len(roll_outs)
     assert all(tokens <= budget or samples == 1 for tokens, samples in passes)
+    # What travels to other ranks are a response's own numbers, not those of its micro-batch.
+    assert all(one.values.untyped_storage().nbytes() == 4 * len(one.values) for one in found)
     for one, roll_out in zip(found, roll_outs, strict=True):
         whole = [*roll_out.prompt_ids, *roll_out.response_ids]
         assert one.log_probs.tolist() == one.reference_log_probs.tolist() == list(roll_out.response_ids)

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedTokenizerBase
 
 from stepcoder.errors import DataError, StepCoderError
+from stepcoder.model import load as loading
 from stepcoder.model.batch import pack
 from stepcoder.model.critic import load_critic, save_critic
 from stepcoder.model.generation import Request, Response, TransformersGenerator
@@ -19,7 +20,7 @@ from stepcoder.model.load import check_room, load_policy, load_tokenizer, model_
 from stepcoder.model.policy import Policy
 from stepcoder.model.seeds import derived_seed
 from stepcoder.model.settings import Sampling
-from stepcoder.platform import engine, hub
+from stepcoder.platform import engine, hub, logs
 
 
 def trained(network: nn.Module, **settings: Any) -> engine.Engine:
@@ -122,6 +123,37 @@ def test_a_model_file_that_is_cut_short_is_named(base_model: Path, tmp_path: Pat
     for load in (load_policy, load_critic):
         with pytest.raises(DataError, match=str(tmp_path / "model")):
             load(str(tmp_path / "model"))
+
+
+def test_a_critic_in_bf16_keeps_the_angles_of_its_positions(base_model: Path) -> None:
+    policy, critic = load_policy(str(base_model), "bf16"), load_critic(str(base_model), "bf16")
+    assert {weight.dtype for weight in critic.parameters()} == {torch.bfloat16}
+    angles = critic.backbone.rotary_emb.inv_freq
+    assert angles.dtype == torch.float32
+    assert torch.equal(angles, policy.model.rotary_emb.inv_freq)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_policy_can_be_loaded_in_the_format_that_it_was_saved_in(
+    dtype: torch.dtype, base_model: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    save_policy(load_policy(str(base_model)).to(dtype), tokenizer, tmp_path / "policy", {})
+    assert load_policy(str(tmp_path / "policy"), None).dtype == dtype
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use the GPU of this machine")
+def test_a_gpu_that_torch_cannot_use_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("info")
+    monkeypatch.setattr(loading, "_GPU_DRIVER", tmp_path / "nvidiactl")
+    loading.tell_device()
+    assert "cannot use it" not in capsys.readouterr().err
+    (tmp_path / "nvidiactl").touch()
+    loading.tell_device()
+    told = capsys.readouterr().err
+    assert "device=cpu" in told
+    assert "torch cannot use it" in told
 
 
 def test_a_critic_is_not_taken_for_a_policy(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
