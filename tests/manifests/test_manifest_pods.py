@@ -50,11 +50,6 @@ def test_pods_meet_the_restricted_standard(overlay: Manifests) -> None:
         assert_restricted(pods)
 
 
-def test_the_local_namespace_enforces_the_restricted_standard(local: Manifests) -> None:
-    labels = local.of("Namespace")["stepcoder"]["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-
-
 def test_pods_run_as_nobody_on_a_read_only_root_with_a_place_to_write(overlay: Manifests) -> None:
     for pods in overlay.pods():
         assert (pods.spec["securityContext"]["runAsUser"], pods.spec["securityContext"]["runAsGroup"]) == (65534, 65534)

@@ -28,7 +28,7 @@ def mine(tmp_path: Path, addition: str) -> Manifests:
 
 def test_folders_and_files_that_it_names_exist() -> None:
     named = re.findall(r"(?:--filename|--kustomize|sh) (manifests/\S+)", README)
-    assert len(named) == 8
+    assert len(named) == 7
     for path in named:
         assert (ROOT / path).exists(), path
     (table,) = re.findall(r"\| file \| what \|\n(.*?)\n\n", README, re.DOTALL)
@@ -77,6 +77,17 @@ def test_its_overlay_for_kubeflow_pipelines_alone_moves_everything(tmp_path: Pat
     assert yaml.safe_dump_all(moved) == yaml.safe_dump_all(production).replace(
         "namespace: stepcoder\n", "namespace: kubeflow\n"
     )
+
+
+def test_the_labels_that_it_gives_a_profile_are_those_of_pod_security_alone() -> None:
+    """All others are Kubeflow's: by `app.kubernetes.io/part-of` its network policies know a profile."""
+    commands = re.findall(r"^kubectl label namespace .*", README, re.MULTILINE)
+    assert commands
+    for command in commands:
+        assert command.split()[3] == "stepcoder", "Kubeflow's own pods fall short of the restricted standard"
+        given = dict(re.findall(r"(\S+)=(\S+)", command))
+        assert given["pod-security.kubernetes.io/enforce"] == "restricted"
+        assert all(name.startswith("pod-security.kubernetes.io/") for name in given), command
 
 
 def test_what_the_local_overlay_asks_for_is_told(local: Manifests) -> None:

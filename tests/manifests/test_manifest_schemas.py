@@ -98,14 +98,19 @@ def test_names_and_labels_are_valid_and_no_object_comes_twice(folder: str, rende
         identity = (one["kind"], meta["name"])
         assert identity not in seen
         seen.add(identity)
-        if one["kind"] not in {"ConfigMap", "Namespace", "RuntimeClass"}:
+        if one["kind"] not in {"ConfigMap", "RuntimeClass"}:
             assert meta["name"].partition("-")[0] == "stepcoder"
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_all_objects_of_an_overlay_are_in_its_namespace(folder: str, render: Callable[[str], Manifests]) -> None:
-    spaces = {one["metadata"].get("namespace") for one in render(folder) if one["kind"] != "Namespace"}
-    assert spaces == {"stepcoder"}
+    assert {one["metadata"].get("namespace") for one in render(folder)} == {"stepcoder"}
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, "overlays/standalone"])
+def test_the_namespace_is_left_to_kubeflow(folder: str, render: Callable[[str], Manifests]) -> None:
+    """By a profile's `app.kubernetes.io/part-of: kubeflow-profile` Kubeflow's network policies let its pods in."""
+    assert not render(folder).of("Namespace")
 
 
 def test_the_objects_of_the_cluster_are_in_no_namespace(render: Callable[[str], Manifests]) -> None:
