@@ -81,13 +81,19 @@ def test_its_overlay_for_kubeflow_pipelines_alone_moves_everything(tmp_path: Pat
 
 def test_the_labels_that_it_gives_a_profile_are_those_of_pod_security_alone() -> None:
     """All others are Kubeflow's: by `app.kubernetes.io/part-of` its network policies know a profile."""
-    commands = re.findall(r"^kubectl label namespace .*", README, re.MULTILINE)
-    assert commands
-    for command in commands:
-        assert command.split()[3] == "stepcoder", "Kubeflow's own pods fall short of the restricted standard"
-        given = dict(re.findall(r"(\S+)=(\S+)", command))
-        assert given["pod-security.kubernetes.io/enforce"] == "restricted"
-        assert all(name.startswith("pod-security.kubernetes.io/") for name in given), command
+    (command,) = re.findall(r"^kubectl label namespace .*", README, re.MULTILINE)
+    assert command.split()[3] == "stepcoder", "Kubeflow's own pods fall short of the restricted standard"
+    given = dict(re.findall(r"(\S+)=(\S+)", command))
+    assert given["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert all(name.startswith("pod-security.kubernetes.io/") for name in given), command
+
+
+def test_kubeflow_is_told_to_meet_the_restricted_standard_before_the_label_demands_it() -> None:
+    told = README.index("defaultSecurityContextRunAsNonRoot")
+    assert told < README.index("rollout restart deployment/ml-pipeline") < README.index("kubectl label namespace")
+    (patch,) = re.findall(r"patch configmap pipeline-install-config .*--patch \\\n +'(.*)'", README)
+    # A config map holds texts: kubectl refuses a bare true.
+    assert yaml.safe_load(patch) == {"data": {"defaultSecurityContextRunAsNonRoot": "true"}}
 
 
 def test_what_the_local_overlay_asks_for_is_told(local: Manifests) -> None:
