@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,20 @@ import yaml
 
 from tests.manifests import crds
 from tests.manifests.conftest import MANIFESTS, OVERLAYS, ROOT, build
-from tests.manifests.rendered import Manifests, step
+from tests.manifests.rendered import COMPONENT, Manifests, Pod, rank, step
+from tests.manifests.test_manifest_network import DNS, DRIVER, SANDBOX
 from tests.manifests.test_manifest_schemas import worth
 
 README = (MANIFESTS / "README.md").read_text()
 TOKEN = {"name": "stepcoder", "key": "STEPCODER_SANDBOX_TOKEN"}
 
 
-def mine(tmp_path: Path, addition: str) -> Manifests:
-    """An overlay of somebody's own, which names the production overlay."""
+def mine(tmp_path: Path, addition: str, overlay: str = "production") -> Manifests:
+    """An overlay of somebody's own, which names a shipped one."""
     shutil.copytree(MANIFESTS, tmp_path / "manifests")
     folder = tmp_path / "manifests" / "overlays" / "mine"
     folder.mkdir()
-    (folder / "kustomization.yaml").write_text("resources: [../production]\n" + addition)
+    (folder / "kustomization.yaml").write_text(f"resources: [../{overlay}]\n" + addition)
     return build(folder)[0]
 
 
@@ -54,11 +56,28 @@ def printed(start: str) -> str:
 
 
 def test_its_patch_leaves_one_address_of_the_kubernetes_api(tmp_path: Path, production: Manifests) -> None:
-    narrowed = mine(tmp_path, printed(r"patches:\n  - target: {kind: NetworkPolicy"))
+    narrowed = mine(tmp_path, printed(r"patches:\n  - target: {kind: NetworkPolicy, name: stepcoder-kubeflow}"))
     pod = step("promotion-gate")
     for manifests, elsewhere in ((production, True), (narrowed, False)):
         assert manifests.reaches(pod, "10.1.2.3", 6443)
         assert manifests.reaches(pod, "192.168.1.1", 6443) is elsewhere
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_its_patch_lets_pods_ask_the_address_of_names_that_a_cache_on_the_node_answers(
+    name: str, tmp_path: Path, render: Callable[[str], Manifests]
+) -> None:
+    shipped = render(name)
+    patched = mine(tmp_path, printed(r"patches:\n  - target: {kind: NetworkPolicy, name: stepcoder-\("), name)
+    servers = [Pod(one.labels) for one in shipped.pods() if one.labels[COMPONENT] in {"mlflow", "buckets"}]
+    assert len(servers) == (2 if name == "local" else 0)
+    for pod in [step("sft"), rank("sft"), DRIVER, *servers]:
+        for protocol in ("UDP", "TCP"):
+            assert not shipped.reaches(pod, "10.96.0.10", 53, protocol)
+            assert patched.reaches(pod, "10.96.0.10", 53, protocol)
+            assert patched.reaches(pod, DNS, 53, protocol)
+        assert not patched.reaches(pod, "10.96.0.10", 9153)
+    assert not patched.reaches(SANDBOX, "10.96.0.10", 53, "UDP")
 
 
 def test_its_patch_gives_the_token_to_the_sandbox_and_to_prometheus(tmp_path: Path) -> None:
