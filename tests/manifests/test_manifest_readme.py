@@ -115,6 +115,21 @@ def test_kubeflow_is_told_to_meet_the_restricted_standard_before_the_label_deman
     assert yaml.safe_load(patch) == {"data": {"defaultSecurityContextRunAsNonRoot": "true"}}
 
 
+@pytest.mark.parametrize("name", ["local", "standalone"])
+def test_its_overlay_adds_the_runtime_of_trainjobs_to_the_others(
+    name: str, tmp_path: Path, render: Callable[[str], Manifests]
+) -> None:
+    overlay = printed(r"namespace: stepcoder\nresources: \[../local\]")
+    if name == "standalone":
+        overlay = overlay.replace("namespace: stepcoder", "namespace: kubeflow")
+    added = mine(tmp_path, overlay.replace("resources: [../local]\n", ""), name)
+    shipped = render(f"overlays/{name}")
+    (runtime,) = [one for one in added if one not in shipped]
+    assert len(added) == len(shipped) + 1
+    assert runtime["kind"] == "TrainingRuntime"
+    assert runtime["metadata"]["namespace"] == shipped[0]["metadata"]["namespace"]
+
+
 def test_what_the_local_overlay_asks_for_is_told(local: Manifests) -> None:
     requests = [one["resources"]["requests"] for pods in local.pods() for one in pods.spec["containers"]]
     cores = sum(worth(one["cpu"]) for one in requests)
