@@ -85,6 +85,12 @@ def production(render: Callable[[str], Manifests]) -> Manifests:
 
 
 @pytest.fixture(scope="session")
+def submitters() -> Manifests:
+    """What an administrator applies by itself, for whoever submits."""
+    return Manifests(yaml.safe_load_all((MANIFESTS / "cluster" / "submitters.yaml").read_text()))
+
+
+@pytest.fixture(scope="session")
 def tools() -> Path:
     """The folder of kubernetes-validate and checkov."""
     if not (TOOLS / "checkov").exists():

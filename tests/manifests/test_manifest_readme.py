@@ -30,7 +30,7 @@ def mine(tmp_path: Path, addition: str, overlay: str = "production") -> Manifest
 
 def test_folders_and_files_that_it_names_exist() -> None:
     named = re.findall(r"(?:--filename|--kustomize|sh) (manifests/\S+)", README)
-    assert len(named) == 7
+    assert len(named) == 8
     for path in named:
         assert (ROOT / path).exists(), path
     (table,) = re.findall(r"\| file \| what \|\n(.*?)\n\n", README, re.DOTALL)

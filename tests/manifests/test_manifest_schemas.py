@@ -31,10 +31,10 @@ def test_each_folder_builds_without_a_warning(folder: str) -> None:
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_every_object_fits_the_strict_schema_of_kubernetes(
-    version: str, render: Callable[[str], Manifests], tools: Path, tmp_path: Path
+    version: str, render: Callable[[str], Manifests], submitters: Manifests, tools: Path, tmp_path: Path
 ) -> None:
     # Of each object once: base and the local overlay are in `components`.
-    every = [one for folder in (COMPONENTS, "production", "cluster") for one in render(folder)]
+    every = [*submitters, *(one for folder in (COMPONENTS, "production", "cluster") for one in render(folder))]
     own = [one for one in every if one["kind"] not in crds.OTHERS]
     (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(own))
     done = subprocess.run(
@@ -58,10 +58,11 @@ def test_the_schemas_refuse_a_field_that_does_not_exist(
 
 @pytest.mark.slow
 def test_checkov_finds_what_its_exceptions_explain_and_nothing_else(
-    render: Callable[[str], Manifests], tools: Path, tmp_path: Path
+    render: Callable[[str], Manifests], submitters: Manifests, tools: Path, tmp_path: Path
 ) -> None:
     for folder in (COMPONENTS, "production", "cluster"):
         (tmp_path / f"{folder}.yaml").write_text(yaml.safe_dump_all(render(folder)))
+    (tmp_path / "submitters.yaml").write_text(yaml.safe_dump_all(submitters))
     # Without the exceptions, so that one that is no longer needed is noticed too.
     done = subprocess.run(
         [str(tools / "checkov"), "--framework", "kubernetes", "--directory", str(tmp_path), "--output", "json"],
