@@ -63,12 +63,17 @@ class Kubeflow:
         self.namespace = namespace or (_pod_namespace() if health.get("multi_user") else None)
         if health.get("multi_user") and not self.namespace:
             raise DataError(f"{host} has many users: --namespace is missing (the one of your profile)")
-        version = re.match(r"v?(\d+)\.(\d+)", str(health.get("tag_name", "")))
-        if version and (int(version[1]), int(version[2])) < OLDEST:
+        self.tag = str(health.get("tag_name", ""))
+        if self.older_than(OLDEST):
             say(
-                f"warning: {host} is Kubeflow Pipelines {health['tag_name']}; this project needs "
+                f"warning: {host} is Kubeflow Pipelines {self.tag}; this project needs "
                 f"{'.'.join(map(str, OLDEST))} or newer"
             )
+
+    def older_than(self, release: tuple[int, int]) -> bool:
+        """Whether the server is of an earlier release; one that does not tell its release is not."""
+        version = re.match(r"v?(\d+)\.(\d+)", self.tag)
+        return version is not None and (int(version[1]), int(version[2])) < release
 
     def call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """Sends one request of the generated API.

@@ -14,6 +14,11 @@ from pipelines.versions import uploaded
 from stepcoder import __version__
 from stepcoder.errors import DataError
 
+ACCOUNTS = (2, 17)
+"""The first release after the change by which what a schedule starts runs as the declared service account.
+
+The change is kubeflow/pipelines#13325; a patch of 2.16 may have it, too.
+"""
 _MARK = re.compile(r"\[pipelines\.schedule ([0-9a-f]{16})\]$")
 _ACTIVE = ("PENDING", "RUNNING", "CANCELING", "PAUSED")
 """States of a run that has not ended."""
@@ -26,6 +31,16 @@ class Change:
     what: str
     before: str
     after: str
+
+
+def warn_of_account(kubeflow: Kubeflow, schedule: Schedule) -> None:
+    """Says so where the server may ignore the declared service account."""
+    if kubeflow.older_than(ACCOUNTS):
+        say(
+            f"warning: {kubeflow.host} is Kubeflow Pipelines {kubeflow.tag}, and before "
+            f"{'.'.join(map(str, ACCOUNTS))} it may run what it starts by schedule as its own default account, not as "
+            f"{schedule.declared.service_account} (kubeflow/pipelines#13311)"
+        )
 
 
 def differences(kubeflow: Kubeflow, schedule: Schedule) -> list[Change]:

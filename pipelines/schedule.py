@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipelines.declared import read_schedule
 from pipelines.kubeflow import ENVIRONMENT, connect, say
-from pipelines.recurring import Change, apply, differences, remove
+from pipelines.recurring import Change, apply, differences, remove, warn_of_account
 from stepcoder.errors import StepCoderError
 
 CHANGES = 3
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.delete:
             remove(kubeflow, schedule.name)
             return 0
+        warn_of_account(kubeflow, schedule)
         changes = differences(kubeflow, schedule)
         _show(schedule.name, changes, "would change" if given.diff else "changes")
         if given.diff:

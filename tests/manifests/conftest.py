@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "manifests"
 TOOLS = Path(os.environ.get("STEPCODER_MANIFESTS_VENV", ROOT / ".venv-manifests")) / "bin"
 OVERLAYS = ("local", "production")
-INTERNET = "internet"
+COMPONENTS = "components"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,18 +50,19 @@ def build(folder: Path) -> tuple[Manifests, str]:
 
 @pytest.fixture(scope="session")
 def render(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Manifests]:
-    """Renders `base`, `cluster`, an overlay by its name, or `internet`: the local overlay with that component."""
+    """Renders `base`, `cluster`, an overlay by its name, or `components`: the local overlay with all of them."""
     if reason := why_not():
         pytest.skip(reason)
 
     @functools.cache
     def rendered(name: str) -> Manifests:
-        if name != INTERNET:
+        if name != COMPONENTS:
             return build(MANIFESTS / "overlays" / name if name in OVERLAYS else MANIFESTS / name)[0]
-        copy = tmp_path_factory.mktemp("internet") / "manifests"
+        copy = tmp_path_factory.mktemp("components") / "manifests"
         shutil.copytree(MANIFESTS, copy)
         local = copy / "overlays" / "local" / "kustomization.yaml"
-        local.write_text(local.read_text() + "components: [../../components/internet]\n")
+        folders = [f"../../components/{folder.name}" for folder in sorted((MANIFESTS / "components").iterdir())]
+        local.write_text(f"{local.read_text()}components: {folders}\n")
         return build(local.parent)[0]
 
     return rendered
@@ -81,6 +82,12 @@ def local(render: Callable[[str], Manifests]) -> Manifests:
 @pytest.fixture
 def production(render: Callable[[str], Manifests]) -> Manifests:
     return render("production")
+
+
+@pytest.fixture(scope="session")
+def submitters() -> Manifests:
+    """What an administrator applies by itself, for whoever submits."""
+    return Manifests(yaml.safe_load_all((MANIFESTS / "cluster" / "submitters.yaml").read_text()))
 
 
 @pytest.fixture(scope="session")

@@ -106,8 +106,7 @@ def test_kubeflow_in_its_own_namespace_finds_the_store_where_artifacts_are(local
 def test_for_kubeflow_pipelines_alone_all_is_the_same_in_its_namespace(
     render: Callable[[str], Manifests], local: Manifests
 ) -> None:
-    """Without the Namespace: Kubeflow's own must not get this one's labels."""
-    ours = yaml.safe_dump_all(one for one in local if one["kind"] != "Namespace")
+    ours = yaml.safe_dump_all(local)
     moved = ours.replace("namespace: stepcoder\n", "namespace: kubeflow\n").replace(
         "-store.stepcoder:", "-store.kubeflow:"
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.manifests.conftest import INTERNET, OVERLAYS
+from tests.manifests.conftest import COMPONENTS, OVERLAYS
 from tests.manifests.rendered import COMPONENT, KFP, PART_OF, Manifests, Pod, Template, rank, selects, step
 
 STEPS = (
@@ -44,7 +44,7 @@ def all_ends(manifests: Manifests) -> list[Pod | str]:
     return [*PEOPLE, *inside, DRIVER, STRANGER, DNS, ML_PIPELINE, UI, OTHERS, API_SERVER, *INTERNET_ADDRESSES]
 
 
-@pytest.mark.parametrize("name", [*OVERLAYS, INTERNET])
+@pytest.mark.parametrize("name", [*OVERLAYS, COMPONENTS])
 def test_the_sandbox_reaches_nothing(name: str, render: Callable[[str], Manifests]) -> None:
     manifests = render(name)
     for target in [*all_ends(manifests), METADATA_SERVICE]:
@@ -109,7 +109,7 @@ def test_steps_reach_nothing_else(overlay: Manifests) -> None:
 
 
 def test_the_component_opens_the_internet_to_the_steps_that_need_it(render: Callable[[str], Manifests]) -> None:
-    online = render(INTERNET)
+    online = render(COMPONENTS)
     for pod in PEOPLE:
         for address in INTERNET_ADDRESSES:
             assert online.reaches(pod, address, 443) is (pod.labels[COMPONENT] in ONLINE), pod

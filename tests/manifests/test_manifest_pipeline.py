@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.submit import SERVICE_ACCOUNT
 from tests.manifests.conftest import OVERLAYS, ROOT
 from tests.manifests.rendered import COMPONENT, PART_OF, Manifests
 from tests.manifests.test_manifest_network import JUDGING, STEPS
@@ -107,6 +108,17 @@ def test_a_run_has_the_rights_that_it_needs_and_no_more(overlay: Manifests) -> N
     assert [subject["name"] for subject in binding["subjects"]] == ["stepcoder-pipeline"]
     assert binding["subjects"][0].get("namespace", "stepcoder") == "stepcoder"
     assert not overlay.of("ClusterRole")
+
+
+def test_who_submits_may_use_the_account_of_runs_and_nothing_else(submitters: Manifests) -> None:
+    (role,) = submitters.of("Role").values()
+    assert role["rules"] == [
+        {"apiGroups": [""], "resources": ["serviceaccounts"], "resourceNames": [SERVICE_ACCOUNT], "verbs": ["use"]}
+    ]
+    (binding,) = submitters.of("RoleBinding").values()
+    assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("Role", role["metadata"]["name"])
+    assert [one["kind"] for one in binding["subjects"]] == ["User", "ServiceAccount"]
+    assert {one["metadata"]["namespace"] for one in submitters} == {"stepcoder"}
 
 
 @pytest.mark.parametrize("name", OVERLAYS)

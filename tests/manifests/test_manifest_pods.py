@@ -8,7 +8,7 @@ import pytest
 from stepcoder import images
 from stepcoder.sandbox.container import SERVICE_MIB, SLOT_MIB, TMP_MIB
 from stepcoder.sandbox.service.config import ServeConfig
-from tests.manifests.conftest import OVERLAYS
+from tests.manifests.conftest import COMPONENTS, OVERLAYS
 from tests.manifests.rendered import COMPONENT, PART_OF, Manifests, Template
 from tests.manifests.test_manifest_schemas import worth
 
@@ -50,11 +50,6 @@ def test_pods_meet_the_restricted_standard(overlay: Manifests) -> None:
         assert_restricted(pods)
 
 
-def test_the_local_namespace_enforces_the_restricted_standard(local: Manifests) -> None:
-    labels = local.of("Namespace")["stepcoder"]["metadata"]["labels"]
-    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-
-
 def test_pods_run_as_nobody_on_a_read_only_root_with_a_place_to_write(overlay: Manifests) -> None:
     for pods in overlay.pods():
         assert (pods.spec["securityContext"]["runAsUser"], pods.spec["securityContext"]["runAsGroup"]) == (65534, 65534)
@@ -76,8 +71,8 @@ def test_no_pod_has_a_token_of_the_kubernetes_api(overlay: Manifests) -> None:
         ]
 
 
-def test_no_pod_gets_a_sidecar_of_kubeflows_mesh(overlay: Manifests) -> None:
-    runtime = overlay.of("TrainingRuntime")["stepcoder"]["spec"]["template"]["spec"]["replicatedJobs"][0]
+def test_no_pod_gets_a_sidecar_of_kubeflows_mesh(overlay: Manifests, trainable: Manifests) -> None:
+    runtime = trainable.of("TrainingRuntime")["stepcoder"]["spec"]["template"]["spec"]["replicatedJobs"][0]
     ranks = runtime["template"]["spec"]["template"]["metadata"]["labels"]
     for labels in [ranks, *(pods.labels for pods in overlay.pods())]:
         assert labels["sidecar.istio.io/inject"] == "false"
@@ -101,29 +96,37 @@ def test_our_image_is_the_one_that_the_pipeline_names(overlay: Manifests, local:
     assert set(ours) == {wanted}, "change the version in manifests/ with the one in stepcoder/__init__.py"
 
 
-def test_training_jobs_start_from_a_runtime_that_meets_the_standard(overlay: Manifests, local: Manifests) -> None:
-    runtime = overlay.of("TrainingRuntime")["stepcoder"]["spec"]
+@pytest.fixture(params=["production", COMPONENTS])
+def trainable(request: pytest.FixtureRequest, render: Callable[[str], Manifests]) -> Manifests:
+    """Each way to the runtime of TrainJobs."""
+    return render(request.param)
+
+
+def test_training_jobs_start_from_a_runtime_that_meets_the_standard(
+    trainable: Manifests, production: Manifests
+) -> None:
+    runtime = trainable.of("TrainingRuntime")["stepcoder"]["spec"]
     (job,) = runtime["template"]["spec"]["replicatedJobs"]
     assert job["template"]["metadata"]["labels"] == {"trainer.kubeflow.org/trainjob-ancestor-step": "trainer"}
     assert job["template"]["spec"]["backoffLimit"] == 0
     pods = job["template"]["spec"]["template"]
     assert pods["metadata"]["labels"][PART_OF] == "stepcoder"
     assert pods["spec"]["restartPolicy"] == "Never"
-    assert pods["spec"]["serviceAccountName"] in overlay.of("ServiceAccount")
+    assert pods["spec"]["serviceAccountName"] in trainable.of("ServiceAccount")
     assert pods["spec"]["automountServiceAccountToken"] is False
     assert_restricted(Template("stepcoder", {}, pods["spec"]))
     (container,) = pods["spec"]["containers"]
     # Kubeflow Trainer's names of the job and the container that the TrainJob patches.
     assert (job["name"], container["name"]) == ("node", "node")
-    prefix = "" if overlay is local else "registry.example.com/team/"
+    prefix = "registry.example.com/team/" if trainable is production else ""
     assert container["image"] == f"{prefix}{images.TRAINER}"
 
 
-def test_the_runtime_is_the_one_that_training_jobs_name(overlay: Manifests) -> None:
+def test_the_runtime_is_the_one_that_training_jobs_name(trainable: Manifests) -> None:
     manifest = pytest.importorskip("stepcoder.platform.trainjob.manifest")
-    assert list(overlay.of("TrainingRuntime")) == [manifest.RUNTIME]
-    assert overlay.of("TrainingRuntime")[manifest.RUNTIME]["apiVersion"] == f"{manifest.GROUP}/{manifest.VERSION}"
-    assert manifest.SERVICE_ACCOUNT in overlay.of("ServiceAccount")
+    assert list(trainable.of("TrainingRuntime")) == [manifest.RUNTIME]
+    assert trainable.of("TrainingRuntime")[manifest.RUNTIME]["apiVersion"] == f"{manifest.GROUP}/{manifest.VERSION}"
+    assert manifest.SERVICE_ACCOUNT in trainable.of("ServiceAccount")
 
 
 def test_every_image_is_pinned_by_a_version(overlay: Manifests) -> None:

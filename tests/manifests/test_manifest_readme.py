@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +11,20 @@ import yaml
 
 from tests.manifests import crds
 from tests.manifests.conftest import MANIFESTS, OVERLAYS, ROOT, build
-from tests.manifests.rendered import Manifests, step
+from tests.manifests.rendered import COMPONENT, Manifests, Pod, rank, step
+from tests.manifests.test_manifest_network import DNS, DRIVER, SANDBOX
 from tests.manifests.test_manifest_schemas import worth
 
 README = (MANIFESTS / "README.md").read_text()
 TOKEN = {"name": "stepcoder", "key": "STEPCODER_SANDBOX_TOKEN"}
 
 
-def mine(tmp_path: Path, addition: str) -> Manifests:
-    """An overlay of somebody's own, which names the production overlay."""
+def mine(tmp_path: Path, addition: str, overlay: str = "production") -> Manifests:
+    """An overlay of somebody's own, which names a shipped one."""
     shutil.copytree(MANIFESTS, tmp_path / "manifests")
     folder = tmp_path / "manifests" / "overlays" / "mine"
     folder.mkdir()
-    (folder / "kustomization.yaml").write_text("resources: [../production]\n" + addition)
+    (folder / "kustomization.yaml").write_text(f"resources: [../{overlay}]\n" + addition)
     return build(folder)[0]
 
 
@@ -54,11 +56,28 @@ def printed(start: str) -> str:
 
 
 def test_its_patch_leaves_one_address_of_the_kubernetes_api(tmp_path: Path, production: Manifests) -> None:
-    narrowed = mine(tmp_path, printed(r"patches:\n  - target: {kind: NetworkPolicy"))
+    narrowed = mine(tmp_path, printed(r"patches:\n  - target: {kind: NetworkPolicy, name: stepcoder-kubeflow}"))
     pod = step("promotion-gate")
     for manifests, elsewhere in ((production, True), (narrowed, False)):
         assert manifests.reaches(pod, "10.1.2.3", 6443)
         assert manifests.reaches(pod, "192.168.1.1", 6443) is elsewhere
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_its_patch_lets_pods_ask_the_address_of_names_that_a_cache_on_the_node_answers(
+    name: str, tmp_path: Path, render: Callable[[str], Manifests]
+) -> None:
+    shipped = render(name)
+    patched = mine(tmp_path, printed(r"patches:\n  - target: {kind: NetworkPolicy, name: stepcoder-\("), name)
+    servers = [Pod(one.labels) for one in shipped.pods() if one.labels[COMPONENT] in {"mlflow", "buckets"}]
+    assert len(servers) == (2 if name == "local" else 0)
+    for pod in [step("sft"), rank("sft"), DRIVER, *servers]:
+        for protocol in ("UDP", "TCP"):
+            assert not shipped.reaches(pod, "10.96.0.10", 53, protocol)
+            assert patched.reaches(pod, "10.96.0.10", 53, protocol)
+            assert patched.reaches(pod, DNS, 53, protocol)
+        assert not patched.reaches(pod, "10.96.0.10", 9153)
+    assert not patched.reaches(SANDBOX, "10.96.0.10", 53, "UDP")
 
 
 def test_its_patch_gives_the_token_to_the_sandbox_and_to_prometheus(tmp_path: Path) -> None:
@@ -77,6 +96,38 @@ def test_its_overlay_for_kubeflow_pipelines_alone_moves_everything(tmp_path: Pat
     assert yaml.safe_dump_all(moved) == yaml.safe_dump_all(production).replace(
         "namespace: stepcoder\n", "namespace: kubeflow\n"
     )
+
+
+def test_the_labels_that_it_gives_a_profile_are_those_of_pod_security_alone() -> None:
+    """All others are Kubeflow's: by `app.kubernetes.io/part-of` its network policies know a profile."""
+    (command,) = re.findall(r"^kubectl label namespace .*", README, re.MULTILINE)
+    assert command.split()[3] == "stepcoder", "Kubeflow's own pods fall short of the restricted standard"
+    given = dict(re.findall(r"(\S+)=(\S+)", command))
+    assert given["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert all(name.startswith("pod-security.kubernetes.io/") for name in given), command
+
+
+def test_kubeflow_is_told_to_meet_the_restricted_standard_before_the_label_demands_it() -> None:
+    told = README.index("defaultSecurityContextRunAsNonRoot")
+    assert told < README.index("rollout restart deployment/ml-pipeline") < README.index("kubectl label namespace")
+    (patch,) = re.findall(r"patch configmap pipeline-install-config .*--patch \\\n +'(.*)'", README)
+    # A config map holds texts: kubectl refuses a bare true.
+    assert yaml.safe_load(patch) == {"data": {"defaultSecurityContextRunAsNonRoot": "true"}}
+
+
+@pytest.mark.parametrize("name", ["local", "standalone"])
+def test_its_overlay_adds_the_runtime_of_trainjobs_to_the_others(
+    name: str, tmp_path: Path, render: Callable[[str], Manifests]
+) -> None:
+    overlay = printed(r"namespace: stepcoder\nresources: \[../local\]")
+    if name == "standalone":
+        overlay = overlay.replace("namespace: stepcoder", "namespace: kubeflow")
+    added = mine(tmp_path, overlay.replace("resources: [../local]\n", ""), name)
+    shipped = render(f"overlays/{name}")
+    (runtime,) = [one for one in added if one not in shipped]
+    assert len(added) == len(shipped) + 1
+    assert runtime["kind"] == "TrainingRuntime"
+    assert runtime["metadata"]["namespace"] == shipped[0]["metadata"]["namespace"]
 
 
 def test_what_the_local_overlay_asks_for_is_told(local: Manifests) -> None:

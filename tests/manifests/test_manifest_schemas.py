@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from tests.manifests import crds
-from tests.manifests.conftest import INTERNET, MANIFESTS, OVERLAYS, build, why_not
+from tests.manifests.conftest import COMPONENTS, MANIFESTS, OVERLAYS, build, why_not
 from tests.manifests.rendered import Manifests
 
-FOLDERS = ("base", "cluster", *OVERLAYS, INTERNET)
+FOLDERS = ("base", "cluster", *OVERLAYS, COMPONENTS)
 OLDEST, NEWEST = "1.30", "1.37"
 DNS_LABEL = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 LABEL_VALUE = r"^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$"
@@ -31,10 +31,10 @@ def test_each_folder_builds_without_a_warning(folder: str) -> None:
 
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_every_object_fits_the_strict_schema_of_kubernetes(
-    version: str, render: Callable[[str], Manifests], tools: Path, tmp_path: Path
+    version: str, render: Callable[[str], Manifests], submitters: Manifests, tools: Path, tmp_path: Path
 ) -> None:
-    # Of each object once: base and the local overlay are in `internet`.
-    every = [one for folder in (INTERNET, "production", "cluster") for one in render(folder)]
+    # Of each object once: base and the local overlay are in `components`.
+    every = [*submitters, *(one for folder in (COMPONENTS, "production", "cluster") for one in render(folder))]
     own = [one for one in every if one["kind"] not in crds.OTHERS]
     (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(own))
     done = subprocess.run(
@@ -58,10 +58,11 @@ def test_the_schemas_refuse_a_field_that_does_not_exist(
 
 @pytest.mark.slow
 def test_checkov_finds_what_its_exceptions_explain_and_nothing_else(
-    render: Callable[[str], Manifests], tools: Path, tmp_path: Path
+    render: Callable[[str], Manifests], submitters: Manifests, tools: Path, tmp_path: Path
 ) -> None:
-    for folder in (INTERNET, "production", "cluster"):
+    for folder in (COMPONENTS, "production", "cluster"):
         (tmp_path / f"{folder}.yaml").write_text(yaml.safe_dump_all(render(folder)))
+    (tmp_path / "submitters.yaml").write_text(yaml.safe_dump_all(submitters))
     # Without the exceptions, so that one that is no longer needed is noticed too.
     done = subprocess.run(
         [str(tools / "checkov"), "--framework", "kubernetes", "--directory", str(tmp_path), "--output", "json"],
@@ -87,6 +88,14 @@ def test_objects_of_other_projects_fit_their_definitions(folder: str, render: Ca
             assert "." not in one["apiVersion"].partition("/")[0] or one["apiVersion"].endswith("k8s.io/v1"), one
 
 
+@pytest.mark.parametrize("folder", ["overlays/local", "overlays/standalone"])
+def test_the_overlays_for_one_node_need_no_other_project_than_kubeflow_pipelines(
+    folder: str, render: Callable[[str], Manifests]
+) -> None:
+    """kubectl ends with an error at a kind that the cluster does not know."""
+    assert not [one["kind"] for one in render(folder) if one["kind"] in crds.OTHERS]
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_names_and_labels_are_valid_and_no_object_comes_twice(folder: str, render: Callable[[str], Manifests]) -> None:
     seen = set()
@@ -98,14 +107,19 @@ def test_names_and_labels_are_valid_and_no_object_comes_twice(folder: str, rende
         identity = (one["kind"], meta["name"])
         assert identity not in seen
         seen.add(identity)
-        if one["kind"] not in {"ConfigMap", "Namespace", "RuntimeClass"}:
+        if one["kind"] not in {"ConfigMap", "RuntimeClass"}:
             assert meta["name"].partition("-")[0] == "stepcoder"
 
 
 @pytest.mark.parametrize("folder", OVERLAYS)
 def test_all_objects_of_an_overlay_are_in_its_namespace(folder: str, render: Callable[[str], Manifests]) -> None:
-    spaces = {one["metadata"].get("namespace") for one in render(folder) if one["kind"] != "Namespace"}
-    assert spaces == {"stepcoder"}
+    assert {one["metadata"].get("namespace") for one in render(folder)} == {"stepcoder"}
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, "overlays/standalone"])
+def test_the_namespace_is_left_to_kubeflow(folder: str, render: Callable[[str], Manifests]) -> None:
+    """By a profile's `app.kubernetes.io/part-of: kubeflow-profile` Kubeflow's network policies let its pods in."""
+    assert not render(folder).of("Namespace")
 
 
 def test_the_objects_of_the_cluster_are_in_no_namespace(render: Callable[[str], Manifests]) -> None:

@@ -122,6 +122,27 @@ def test_the_shipped_example_fits_its_pipeline() -> None:
 # Into force.
 
 
+@pytest.mark.parametrize(
+    ("version", "warned"), [("2.16.0", True), ("v2.16.1", True), ("2.17.0", False), ("unknown", False)]
+)
+@pytest.mark.parametrize("arguments", [[], ["--diff"]])
+def test_a_server_that_may_ignore_the_service_account_is_warned_of_and_not_refused(
+    arguments: list[str], version: str, warned: bool, api: KubeflowApi, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    api.version = version
+    assert apply(file, *arguments) == (schedule.CHANGES if arguments else 0)
+    told = "may run what it starts by schedule as its own default account, not as stepcoder-pipeline"
+    assert (told in capsys.readouterr().err) == warned
+    assert len(active(api)) == (0 if arguments else 1)
+
+
+def test_nothing_is_said_of_the_account_of_a_schedule_that_ends(
+    api: KubeflowApi, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert apply(file, "--delete") == 0
+    assert "default account" not in capsys.readouterr().err
+
+
 def test_a_first_schedule_runs_one_at_a_time_without_catching_up(api: KubeflowApi, file: Path) -> None:
     assert apply(file) == 0
     [one] = active(api)
