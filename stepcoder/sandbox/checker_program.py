@@ -41,7 +41,7 @@ def objection(bench: Bench, checker: CheckerProgram, arguments: list[Any]) -> st
     except RecursionError:  # a forged value: an honest one is told to be too deep where it arises
         return "a value nested too deep to be right"
     job = replace(bench.job, program=checker.code, preamble="", entry_point=checker.entry_point)
-    program = Program(None, compiled, bench.program.probes)
+    program = Program(None, compiled, bytearray())
     with Session(bench.zygote, job, program, "checker") as session:
         session.start(frames.pack(frames.TEST, request))
         report = session.loaded()

@@ -16,6 +16,8 @@ LOOK_SECONDS = 0.03
 MOST_THREADS = 100
 QUEUED_SHARE = 0.9
 """Of the time on the wall clock, so much may have been spent waiting for a core."""
+QUEUED_SECONDS = 0.2
+"""Waiting for a core is told apart by tests to this accuracy: to ask for it costs as much as a small test."""
 HEADER = frames.HEADER.size
 
 
@@ -41,7 +43,8 @@ class Child:
         self._poll = select.poll()
         self._poll.register(link, select.POLLIN)
         self._cpu_mark = 0.0
-        self._wall_mark = time.monotonic()
+        self._wall_mark = self._queued_at = time.monotonic()
+        self._queued_mark = 0.0
 
     def cpu(self) -> float:
         """CPU seconds since the last `mark`; what the process cannot change."""
@@ -53,11 +56,13 @@ class Child:
     def mark(self, cpu: float | None = None) -> None:
         """Limits count from here, or from when the child had used `cpu` seconds."""
         self._cpu_mark = self._cpu_mark + self.cpu() if cpu is None else cpu
-        self._wall_mark = time.monotonic()
+        self.mark_wall()
 
     def mark_wall(self) -> None:
         """The wall-clock limit counts from here; the CPU limit goes on."""
         self._wall_mark = time.monotonic()
+        if self._wall_mark - self._queued_at > QUEUED_SECONDS:
+            self._queued_mark, self._queued_at = self._queued(), self._wall_mark
 
     def send(self, *messages: bytes) -> None:
         """Queues packed messages. What a child does not read at once leaves during `receive`, under its limits."""
@@ -82,7 +87,7 @@ class Child:
             if cpu_left <= 0:
                 raise EndedError("cpu")
             if wall > wall_seconds:
-                wall -= min(self._queued(), wall * QUEUED_SHARE)
+                wall -= min(self._queued() - self._queued_mark, wall * QUEUED_SHARE)
             wall_left = wall_seconds - wall
             if wall_left <= 0:
                 raise EndedError("wall")

@@ -38,8 +38,8 @@ class Program:
 
     preamble: Compiled | None
     compiled: Compiled
-    probes: int
-    """A memfd with a byte for each probe, shared by all children."""
+    reached: bytearray
+    """A byte for each probe, not 0 once one of the children that have ended has met it."""
 
 
 class Session:
@@ -52,6 +52,8 @@ class Session:
         self._mode = mode
         self._stdin = memory_file(stdin)
         self._stdout = memory_file()
+        # Of its own: what a child leaves there must not tell another one anything.
+        self._probes = memory_file(size=program.compiled.probes)
         self.ended: str | None = None
         """Why no claim came: `exit`, `cpu`, `wall`, `threads`, `memory`, `flood`, `malformed` or `surplus`."""
         self.status = 0
@@ -62,7 +64,7 @@ class Session:
 
     def __enter__(self) -> Self:
         try:
-            self._child: Child = self._zygote.fork(self._stdin, self._stdout, self._program.probes)
+            self._child: Child = self._zygote.fork(self._stdin, self._stdout, self._probes)
         except ZygoteError:
             self._close_files()
             raise
@@ -78,6 +80,7 @@ class Session:
             if self.ended is None and self._child.has_more():
                 self.ended = "surplus"
             self.output = os.pread(self._stdout, self._job.limits.output_bytes + 1, 0)
+            self._note_reached()
         finally:
             self._child.close()
             self._close_files()
@@ -241,9 +244,15 @@ class Session:
             return None
         return data
 
+    def _note_reached(self) -> None:
+        count, reached = self._program.compiled.probes, self._program.reached
+        if count:
+            met = int.from_bytes(os.pread(self._probes, count, 0)) | int.from_bytes(reached)
+            reached[:] = met.to_bytes(count)
+
     def _close_files(self) -> None:
-        os.close(self._stdin)
-        os.close(self._stdout)
+        for descriptor in (self._stdin, self._stdout, self._probes):
+            os.close(descriptor)
 
 
 _FIELDS: dict[str, tuple[type, ...]] = {

@@ -6,14 +6,12 @@ only after its claim, so that CPU time is counted while it waits and each claim 
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from stepcoder.problems.problem import CheckTest, StdinTest
 from stepcoder.sandbox.answers import rule_on_claim, rule_on_output
 from stepcoder.sandbox.bench import Bench
 from stepcoder.sandbox.checks import run_check
-from stepcoder.sandbox.children import memory_file
 from stepcoder.sandbox.compiler import Compiler
 from stepcoder.sandbox.inside.child import PREAMBLE, PROGRAM
 from stepcoder.sandbox.job import Branch, Job, Outcome, Statement, TestResult, Verdict
@@ -54,16 +52,13 @@ class Slot:
         # numpy takes longer to import than most programs to run, and makes every fork dearer: a zygote of its own.
         text = job.preamble + job.program
         zygote = self._zygote(NUMPY if NUMPY in text or SCIPY in text else "")
-        probes = memory_file(size=compiled.probes)
         try:
-            bench = Bench(zygote, compiler, job, Program(preamble, compiled, probes))
+            bench = Bench(zygote, compiler, job, Program(preamble, compiled, bytearray(compiled.probes)))
             results = _results(bench, prepared)
             statements, branches = _reached(bench.program)
             return Verdict(job.id, overall(results), tuple(results), statements, branches=branches)
         except UnjudgeableError as fault:
             return unjudgeable(job, str(fault))
-        finally:
-            os.close(probes)
 
     def start(self) -> None:
         """Starts the slot's processes before the first job comes.
@@ -196,7 +191,7 @@ def _judge_claim(bench: Bench, session: Session, test: PreparedTest, claim: dict
 def _reached(program: Program) -> tuple[tuple[Statement, ...], tuple[Branch, ...]]:
     """Statements and arms of expressions with their state, each in the order of the source."""
     compiled = program.compiled
-    hits = [bool(hit) for hit in os.pread(program.probes, compiled.probes, 0)]
+    hits = [bool(hit) for hit in program.reached]
     statements = sorted(zip(compiled.spans, hits, strict=False))
     arms = sorted(zip(compiled.arms, hits[len(compiled.spans) :], strict=True))
     return tuple(Statement(*item) for item in statements), tuple(Branch(*item) for item in arms)

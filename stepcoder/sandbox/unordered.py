@@ -129,7 +129,7 @@ _NONE, _NUMBER, _NAN, _TEXT, _BYTES, _COMPLEX, _LIST, _DICT, _SET, _FROZENSET, _
 def _key(claim: Any, levels: int, depth: int) -> tuple[Any, ...]:
     """A key with a total order; equal for values that are equal by the exact rules and without tolerance."""
     if depth > values.MAX_DEPTH:
-        return (_NEVER,)
+        return _NEVER, float("nan")
     if claim is None:
         return (_NONE,)
     kind = type(claim)
@@ -156,7 +156,8 @@ def _key(claim: Any, levels: int, depth: int) -> tuple[Any, ...]:
             return _BYTES, payload
         case "$complex":
             return _COMPLEX, *(_number_key(compare.float_of(part)) for part in payload)
-    return (_NEVER,)
+    # What equals nothing: a new number that is none, since a tuple takes one and the same for equal.
+    return _NEVER, float("nan")
 
 
 def _items_key(items: list[Any], levels: int, depth: int) -> tuple[Any, ...]:

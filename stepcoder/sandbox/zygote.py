@@ -103,10 +103,13 @@ class Zygote:
             ZygoteError: the zygote does not answer.
         """
         ours, theirs = socket.socketpair()
+        # What programs say on standard error is nobody's business. Opened anew: flags of a file that is open, which a
+        # program can set, are shared by all who have it from one opening.
+        nowhere = os.open(os.devnull, os.O_RDWR)
         try:
             for _ in range(FORK_TRIALS):
                 request = zygote.REQUEST.pack(zygote.FORK, 0)
-                socket.send_fds(self._control, [request], [theirs.fileno(), stdin, stdout, probes])
+                socket.send_fds(self._control, [request], [theirs.fileno(), stdin, stdout, nowhere, probes])
                 (pid,) = zygote.FORKED.unpack(self._reply(zygote.FORKED.size))
                 if pid > 0:
                     return Child(pid, ours)
@@ -120,6 +123,7 @@ class Zygote:
             raise ZygoteError(f"the zygote does not fork: {error}") from error
         finally:
             theirs.close()
+            os.close(nowhere)
 
     def reap(self, child: Child) -> tuple[int, float]:
         """Ends a child and all it started.

@@ -104,6 +104,28 @@ def arms_of(source: str) -> dict[str, bool]:
 
 
 EXPRESSIONS = {
+    "a class with a namespace of its own": """
+class Auto(dict):
+    def __missing__(self, name):
+        if name.startswith("__"):
+            raise KeyError(name)
+        self[name] = len(self)
+        return self[name]
+class Meta(type):
+    def __prepare__(name, bases):
+        return Auto()
+def same(x):
+    return lambda f: x
+class Colour(metaclass=Meta):
+    a = RED or GREEN or BLUE
+    b = [x and 2 or 3 for x in ((1, 2) if a else (3, 4))]
+    @same(5 if a else 6)
+    def f(self, y=7 if a else 8):
+        return y and 9
+    class Inner(metaclass=Meta):
+        c = 1 and ONE
+print(Colour.a, Colour.b, Colour.f, Colour.Inner.c)
+""",
     "conditional": """
 def f(x):
     return say('big', x) if x > 3 else say('small', x)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from itertools import pairwise
 
 import pytest
 from conftest import ADD, TIGHT, Judge
 
-from stepcoder.problems import CheckTest
-from stepcoder.sandbox import Limits, Outcome
+from stepcoder.problems import CheckTest, StdinTest
+from stepcoder.sandbox import Limits, Outcome, children
 from stepcoder.sandbox.compare import matches
 from stepcoder.sandbox.inside import probes
 
@@ -94,6 +96,82 @@ def test_the_wall_clock_of_a_check_counts_all_its_calls(judge: Judge) -> None:
     verdict = judge(program, (CheckTest(code=code),), limits=Limits(cpu_seconds=1, wall_seconds=1))
     assert verdict.outcome is Outcome.TIMEOUT
     assert time.monotonic() - started < 4
+
+
+def test_waiting_for_a_core_in_an_earlier_test_does_not_stretch_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    child = children.Child(os.getpid(), ours)
+    monkeypatch.setattr(child, "_queued", lambda: 60.0)
+    monkeypatch.setattr(children, "QUEUED_SECONDS", 0.0)
+    child.mark()
+    started = time.monotonic()
+    with pytest.raises(children.EndedError, match="wall"):
+        child.receive(60, 0.1, 100)
+    assert time.monotonic() - started < 0.8  # with all of it taken off, a second
+    theirs.close()
+    child.close()
+
+
+SKIPPING = [
+    "for got, want in zip(map(candidate, [1, 2]), [2, 3]):\n    assert got == want",
+    "assert all(map(lambda case: candidate(case[0]) == case[1], [(1, 2), (2, 3)]))",
+    "from functools import partial\nfor found in iter(partial(candidate, 1), None):\n    assert found == 2; break",
+]
+
+
+@pytest.mark.parametrize("code", SKIPPING)
+@pytest.mark.parametrize("kind", ["StopIteration", "StopAsyncIteration", "type('Stop', (StopIteration,), {})"])
+def test_a_program_cannot_end_the_loop_of_a_check(judge: Judge, code: str, kind: str) -> None:
+    assert judge("def f(x):\n    return x + 1", (CheckTest(code=code),)).passed
+    verdict = judge(f"def f(x):\n    raise {kind}", (CheckTest(code=code),))
+    assert verdict.outcome is Outcome.RUNTIME_ERROR, verdict.tests
+
+
+FLAGS = "os.O_APPEND | os.O_NONBLOCK | os.O_NOATIME | os.O_ASYNC"
+
+
+def test_flags_of_open_files_do_not_outlive_a_program(judge: Judge) -> None:
+    leave = f"""
+        import fcntl, os
+        def f(a, b):
+            for d in range(3):
+                try: fcntl.fcntl(d, fcntl.F_SETFL, fcntl.fcntl(d, fcntl.F_GETFL) | {FLAGS})
+                except OSError: pass
+            return a + b
+    """
+    find = f"""
+        import fcntl, os
+        def f(a, b):
+            found = [fcntl.fcntl(d, fcntl.F_GETFL) & ({FLAGS}) for d in range(3)]
+            return a + b if not any(found) else found
+    """
+    assert judge(leave).passed
+    assert judge(find).passed
+
+
+def test_tests_by_standard_input_share_no_map_of_statements(judge: Judge) -> None:
+    program = """
+        import builtins
+        def main():
+            cells = [cell.cell_contents for cell in vars(builtins)["hit!"].__closure__]
+            memory = [cell for cell in cells if hasattr(cell, "size")][0]
+            print(input() if memory[-1] != 7 else "left behind")
+            memory[-1] = 7
+    """
+    tests = tuple(StdinTest(stdin=f"{n}\n", stdout=f"{n}\n") for n in range(2))
+    verdict = judge(program, tests, entry="main")
+    assert verdict.passed, verdict.tests
+    assert all(statement.executed for statement in verdict.statements)
+
+
+def test_statements_are_counted_over_all_tests(judge: Judge) -> None:
+    program = (
+        "def main():\n    if input() == '1':\n        print(1)\n    else:\n        print(2)\n    return\n    main()"
+    )
+    tests = tuple(StdinTest(stdin=f"{n}\n", stdout=f"{n}\n") for n in (1, 2))
+    verdict = judge(program, tests, entry="main")
+    assert verdict.passed
+    assert [statement.executed for statement in verdict.statements] == [True] * 5 + [False]
 
 
 FORGERY = """

@@ -94,6 +94,41 @@ def check_against_the_oracle(source: str) -> None:
 
 
 PROGRAMS = {
+    "a class with a namespace of its own": """
+class Auto(dict):
+    def __missing__(self, name):
+        if name.startswith("__"):
+            raise KeyError(name)
+        self[name] = len(self)
+        return self[name]
+class Meta(type):
+    def __prepare__(name, bases):
+        return Auto()
+    def __new__(cls, name, bases, namespace):
+        return type.__new__(cls, name, bases, dict(namespace))
+class Colour(metaclass=Meta):
+    "Colours."
+    RED
+    GREEN
+    for _ in (1, 2):
+        BLUE
+    class Inner(metaclass=Meta):
+        ONE
+        if False:
+            TWO
+    def f(self):
+        return 1
+print(sorted(name for name in vars(Colour) if name.isidentifier()), Colour.BLUE, Colour().f(), Colour.Inner.ONE)
+print([name for name in vars(Colour) if not name.isidentifier()])
+""",
+    "globals named by numbers": """
+class Odd:
+    def __bool__(self):
+        raise ValueError
+for i in range(30):
+    globals()[str(i)] = Odd()
+print(i)
+""",
     "branches": """
 def f(n):
     if n > 3:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from stepcoder.sandbox.inside.probes import HIT, Span
+from stepcoder.sandbox.inside.probes import HIT, Span, declaration, flag
 
 _LOAD = ast.Load()
+_SCOPES = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _PASSED_OVER = frozenset({"annotation", "returns", "ctx", "op", "ops"})
 
 
@@ -30,23 +31,30 @@ def instrument(tree: ast.Module, first: int) -> list[Span]:
         The span of the arm with probe `first + k` at place `k`, as `ast` counts: without brackets around it.
     """
     spans: list[Span] = []
-    # An explicit stack: programs nest deeper than Python calls may.
-    stack: list[ast.AST] = [tree]
+    # An explicit stack: programs nest deeper than Python calls may. With each node goes the declaration of the class
+    # in whose body it is, if there is no function between.
+    stack: list[tuple[ast.AST, ast.Global | None]] = [(tree, None)]
     while stack:
-        node: Any = stack.pop()
+        node: Any
+        node, declared = stack.pop()
         kind = type(node)
         if kind is ast.JoinedStr:
             continue
+        inner = declaration(node) if kind is ast.ClassDef else None
         for name, value in ast.iter_fields(node):
+            scope = inner if name == "body" and kind in _SCOPES else declared
             if isinstance(value, list):
-                stack.extend(item for item in value if isinstance(item, ast.AST))
+                stack.extend((item, scope) for item in value if isinstance(item, ast.AST))
             elif isinstance(value, ast.AST) and name not in _PASSED_OVER:
-                stack.append(value)
+                stack.append((value, scope))
+        before = len(spans)
         if kind is ast.IfExp:
             node.body = _probed(node.body, first, spans)
             node.orelse = _probed(node.orelse, first, spans)
         elif kind is ast.BoolOp:
             node.values[1:] = [_probed(arm, first, spans) for arm in node.values[1:]]
+        if declared is not None:
+            declared.names += [flag(first + index) for index in range(before, len(spans))]
     return spans
 
 
@@ -59,7 +67,6 @@ def _probed(arm: ast.expr, first: int, spans: list[Span]) -> ast.expr:
         "end_lineno": arm.lineno,
         "end_col_offset": arm.col_offset,
     }
-    flag = ast.Name(str(index), _LOAD, **place)
     call = ast.Call(ast.Name(HIT, _LOAD, **place), [ast.Constant(index, **place)], [], **place)
-    probe = ast.BoolOp(ast.And(), [flag, call], **place)
+    probe = ast.BoolOp(ast.And(), [ast.Name(flag(index), _LOAD, **place), call], **place)
     return ast.copy_location(ast.BoolOp(ast.Or(), [probe, arm]), arm)

@@ -68,10 +68,13 @@ def run_check(link: int, code: CodeType, module: ModuleType) -> None:
 
 
 def _exception(name: str, text: str) -> BaseException:
-    """An exception of the builtin type of that name, so that a check may expect it; else of a type of its own."""
+    """An exception of the builtin type of that name, so that a check may expect it; else of a type of its own.
+
+    Not those that end an iteration: around `map(candidate, …)` they would leave out the rest of the check's cases.
+    """
     kind = getattr(builtins, name, None)
     message = text.partition(": ")[2]
-    if isinstance(kind, type) and issubclass(kind, Exception):
+    if isinstance(kind, type) and issubclass(kind, Exception) and kind not in (StopIteration, StopAsyncIteration):
         try:
             return kind(message)
         except TypeError:  # it wants more than a message

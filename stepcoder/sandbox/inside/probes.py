@@ -1,9 +1,10 @@
 """Which statements of a program ran: probes in its syntax tree that write to shared memory.
 
 Before each statement `k` stands `if <flag k>: <hit>(k)`. The flags and `hit` live in `builtins` under names that no
-program can spell, so `globals()` and `dir()` of the program stay as they are. A flag is true until its statement is
-first reached; `hit` then marks one byte of a shared mapping, which survives a timeout, a kill and `os._exit`, and
-lowers the flag. So a statement in a hot loop pays one global lookup, not a call.
+program can spell, so `globals()` and `dir()` of the program stay as they are, and class bodies declare them global: a
+metaclass may give a class a namespace that answers for any name. A flag is true until its statement is first reached;
+`hit` then marks one byte of a shared mapping, which survives a timeout, a kill and `os._exit`, and lowers the flag. So
+a statement in a hot loop pays one global lookup, not a call.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 HIT = "hit!"
 
 Span = tuple[int, int, int, int]
+_Body = tuple[list[ast.stmt], int, int, ast.Global | None]
 
 _UP_TO_COLON = re.compile(rb"(?:[^:#]|#[^\r\n]*+)*+:")  # possessive: nothing to try again
 
@@ -36,13 +38,16 @@ def instrument(tree: ast.Module, source: bytes) -> list[Span]:
     starts = _line_starts(source)
     spans: list[Span] = []
     # An explicit stack: a chain of a thousand `elif` is nested a thousand deep. With each body goes the number of
-    # leading statements that are part of the header, and of those before which nothing may stand.
-    stack: list[tuple[list[ast.stmt], int, int]] = [(tree.body, 0, _fixed(tree.body))]
+    # leading statements that are part of the header, of those before which nothing may stand, and the declaration of
+    # the class whose scope it is in.
+    stack: list[_Body] = [(tree.body, 0, _fixed(tree.body), None)]
     while stack:
-        body, headed, fixed = stack.pop()
+        body, headed, fixed, declared = stack.pop()
         probed, late = body[:headed], list[ast.stmt]()
         for position, statement in enumerate(body[headed:], headed):
             probe = _probe(len(spans), statement)
+            if declared is not None:
+                declared.names.append(flag(len(spans)))
             spans.append(_span(statement, source, starts))
             if position < fixed:  # its probe follows as soon as it may
                 probed.append(statement)
@@ -51,7 +56,7 @@ def instrument(tree: ast.Module, source: bytes) -> list[Span]:
                 probed += (*late, probe, statement)
                 late = []
             if type(statement) not in _SIMPLE:
-                stack += _bodies(statement)
+                stack += _bodies(statement, declared)
         body[:] = probed + late
     return spans
 
@@ -59,7 +64,7 @@ def instrument(tree: ast.Module, source: bytes) -> list[Span]:
 def install(memory: mmap.mmap, count: int) -> None:
     """Makes the flags of `count` statements and the function that lowers them."""
     flags = builtins.__dict__
-    names = [str(index) for index in range(count)]
+    names = [flag(index) for index in range(count)]
 
     def hit(index: int) -> None:
         memory[index] = 1
@@ -67,6 +72,22 @@ def install(memory: mmap.mmap, count: int) -> None:
 
     flags[HIT] = hit
     flags.update(dict.fromkeys(names, True))
+
+
+def flag(index: int) -> str:
+    """The name of a probe's flag."""
+    return f"{index}!"
+
+
+def declaration(owner: ast.ClassDef) -> ast.Global:
+    """The statement at the beginning of a class body that declares its flags global; made where it is missing."""
+    place = int(_is_docstring(owner.body[0]))
+    first = owner.body[place] if place < len(owner.body) else None
+    if isinstance(first, ast.Global) and first.names[0] == HIT:
+        return first
+    declared = ast.copy_location(ast.Global([HIT]), owner)
+    owner.body.insert(place, declared)
+    return declared
 
 
 def _fixed(body: list[ast.stmt]) -> int:
@@ -96,23 +117,25 @@ def _probe(index: int, statement: ast.stmt) -> ast.stmt:
         "end_lineno": statement.lineno,
         "end_col_offset": statement.col_offset,
     }
-    flag = ast.Name(str(index), _LOAD, **place)
     call = ast.Call(ast.Name(HIT, _LOAD, **place), [ast.Constant(index, **place)], [], **place)
-    return ast.If(flag, [ast.Expr(call, **place)], [], **place)
+    return ast.If(ast.Name(flag(index), _LOAD, **place), [ast.Expr(call, **place)], [], **place)
 
 
 _LOAD = ast.Load()
 
 
-def _bodies(statement: ast.stmt) -> Iterator[tuple[list[ast.stmt], int, int]]:
+def _bodies(statement: ast.stmt, declared: ast.Global | None) -> Iterator[_Body]:
     """The statement lists inside a compound statement."""
+    if isinstance(statement, _DOCUMENTED):
+        declared = declaration(statement) if isinstance(statement, ast.ClassDef) else None
     owners: list[Any] = [statement, *getattr(statement, "handlers", ()), *getattr(statement, "cases", ())]
     for owner in owners:
         for name in ("body", "orelse", "finalbody"):
             body = getattr(owner, name, None)
             if body:
                 headed = int(name == "body" and type(owner) in _DOCUMENTED and _is_docstring(body[0]))
-                yield body, headed, headed
+                headed += isinstance(owner, ast.ClassDef)
+                yield body, headed, headed, declared
 
 
 _SIMPLE = frozenset(

@@ -1,8 +1,8 @@
 """The process that programs are forked from: started by exec with constants for an environment, single-threaded.
 
 It seals itself, then knows two requests. FORK comes with descriptors (link to the judge, standard input, standard
-output, probe memory), which the new process takes over; REAP ends a process and reports how it ended. Code, inputs and
-answers never pass through here. When the judge is gone, so are all children.
+output, standard error, probe memory), which the new process takes over and no other has; REAP ends a process and
+reports how it ended. Code, inputs and answers never pass through here. When the judge is gone, so are all children.
 
 Run as `python -S zygote.py CONTROL PACKAGE_ROOT`; the settings follow over CONTROL.
 """
@@ -76,14 +76,12 @@ def _prepare(control: socket.socket, package_root: str) -> tuple[Callable[[list[
     gc.freeze()
 
     def become_child(descriptors: list[int]) -> None:
-        link, stdin, stdout, probe_memory = descriptors
+        link, *standard, probe_memory = descriptors
         control.close()
         os.setsid()
-        os.dup2(1, 2)  # still /dev/null: what programs say on standard error is nobody's business
-        os.dup2(stdin, 0)
-        os.dup2(stdout, 1)
-        os.close(stdin)
-        os.close(stdout)
+        for number, descriptor in enumerate(standard):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
         seal_child()
         child.main(link, probe_memory, address_space)
 

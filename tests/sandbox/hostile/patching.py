@@ -253,7 +253,7 @@ CASES = [
         """
         import builtins
         for name in list(vars(builtins)):
-            if name.isdigit() or name == "hit!":
+            if name.endswith("!"):
                 delattr(builtins, name)
         def f(a):
             return 0
