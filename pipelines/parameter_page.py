@@ -17,7 +17,7 @@ _INTRODUCTION = """\
 A run is given parameters by a file of `python -m pipelines.submit`, or in Kubeflow's form. All but `problems` and
 `base_model` may be left out. The last column names the steps that a changed value starts anew although their earlier
 results are still there: Kubeflow takes an earlier result only if all inputs of the step, its image and its command are
-the same, and for every input artifact only the very one. The same content at another address is another input. Only
+the same, and every input artifact must be the same stored object. The same content at another address is another input. Only
 runs of a pipeline of the same name, in the same namespace, share results."""
 
 _GPUS = """\

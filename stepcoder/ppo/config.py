@@ -28,7 +28,7 @@ class PpoConfig(TrainingConfig):
     stage: int = Field(1, ge=1)
     """Number of this stage, from 1."""
     stages: int = Field(1, ge=1)
-    """Number of all stages of the pipeline; the last one is from scratch for all problems."""
+    """Number of all stages of the pipeline; the last of several is from scratch for all problems."""
 
     steps: int = Field(100, ge=1)
     """PPO steps: roll-outs, then an update."""

@@ -425,3 +425,11 @@ def test_two_calls_at_a_time_end_with_one_schedule(api: KubeflowApi, file: Path)
     api.before = lambda request: None
     assert apply(file) == 0
     assert (len(api.recurringruns), len(active(api)), api.most_active) == (1, 1, 1)
+
+
+def test_the_weekly_example_splits_as_the_run_that_makes_its_champion() -> None:
+    weekly, production = (
+        yaml.safe_load((ROOT / f"pipelines/examples/{name}.yaml").read_text()) for name in ("weekly", "production")
+    )
+    assert weekly["parameters"]["verification"] == production["verification"]
+    assert weekly["parameters"]["model_name"] == production["model_name"]
