@@ -72,6 +72,15 @@ def test_the_readme_states_the_counts(problems: list[Problem]) -> None:
     assert f"holds {len(problems)} programming problems" in readme
 
 
+def test_the_two_records_of_the_readme_are_judged_right(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "two.jsonl").write_text(block, encoding="utf-8")
+    shown = read_problems(tmp_path / "two.jsonl", "apps_plus")
+    assert [problem.tests[0].kind for problem in shown] == ["call", "stdin"]
+    with open_sandbox(slots=1) as sandbox:
+        assert all(sandbox.submit(job_of(problem, problem.solution)).result().passed for problem in shown)
+
+
 def test_conditional_statements_run_from_none_to_nine(problems: list[Problem]) -> None:
     counts = Counter(len(conditionals(problem.solution)) for problem in problems)
     assert set(counts) == set(range(10))
