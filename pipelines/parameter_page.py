@@ -17,8 +17,8 @@ _INTRODUCTION = """\
 A run is given parameters by a file of `python -m pipelines.submit`, or in Kubeflow's form. All but `problems` and
 `base_model` may be left out. The last column names the steps that a changed value starts anew although their earlier
 results are still there: Kubeflow takes an earlier result only if all inputs of the step, its image and its command are
-the same, and every input artifact must be the same stored object. The same content at another address is another input. Only
-runs of a pipeline of the same name, in the same namespace, share results."""
+the same, and every input artifact must be the same stored object. The same content at another address is another
+input. Only runs of a pipeline of the same name, in the same namespace, share results."""
 
 _GPUS = """\
 GPU numbers are texts, `"8"` and not `8`: Kubeflow's backend takes a number in this place for nothing, and the pod gets

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from stepcoder.errors import DataError
 from stepcoder.problems import Problem, conditionals
+from stepcoder.problems.code import signature_end
 from stepcoder.problems.conditionals import KINDS, Kind
 
 
@@ -62,13 +63,18 @@ def start_statement(statements: int, level: int) -> int | None:
 def opened_code(problem: Problem, level: int, kinds: Collection[Kind] = KINDS) -> str:
     """The code that the prompt already holds at this level: whole lines, ending in a newline.
 
-    The starter code at level 0; above it the reference solution up to the line where the start statement begins.
+    The starter code at level 0; above it the reference solution up to the line where the start statement begins. Where
+    helpers stand first and that line is before the entry point's signature, the starter too: without the signature
+    nobody could know what is asked for.
     """
     places = conditionals(problem.solution, kinds)
     start = start_statement(len(places), level)
     if start is None:
         return problem.starter
-    lines = problem.solution.split("\n")[: places[start].first_line - 1]
+    cut = places[start].first_line - 1
+    if cut < signature_end(problem.solution, problem.entry_point):
+        return problem.starter
+    lines = problem.solution.split("\n")[:cut]
     return "".join(line + "\n" for line in lines) or problem.starter
 
 

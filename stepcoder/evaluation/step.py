@@ -170,7 +170,8 @@ def _measured_model(
         log.info("sampling", model=name, problems=len(problems), samples=config.samples)
         here = address if hub.is_id(address) else str(storage.fetch(address))
         found = [JudgedSample.of(sample) for sample in sampler(config, here, problems)]
-        if measured is not None:
+        if measured is not None and all(sample.judged for sample in found):
+            # What the judge failed on would otherwise be held against this checkpoint for good.
             write_measurement(measured, key, settings, found)
     by_key[key] = found
     figures = measure(

@@ -5,13 +5,13 @@ The opened code (starter, or a prefix of the reference solution) is tokenized by
 
 from __future__ import annotations
 
-import ast
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from stepcoder.errors import DataError
 from stepcoder.problems import Problem
+from stepcoder.problems.code import signature_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -121,33 +121,9 @@ def split_at_signature(problem: Problem) -> tuple[str, str]:
     The first part holds imports or helpers that stand before the signature, so a reference whose form differs from
     the starter's is still taught as a program that works.
     """
-    line = signature_end(problem)
+    line = signature_end(problem.solution, problem.entry_point)
     lines = problem.solution.split("\n")
     return "".join(part + "\n" for part in lines[:line]), "\n".join(lines[line:])
-
-
-def signature_end(problem: Problem) -> int:
-    """Last line, from 1, of the entry point's signature in the reference solution.
-
-    0 when there is none to cut at: the entry point is assigned and not defined, or its body stands on its first line.
-    """
-    body: list[ast.stmt] = ast.parse(problem.solution).body
-    *classes, name = problem.entry_point.split(".")
-    for owner in classes:
-        body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner), [])
-    functions = [
-        node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
-    ]
-    if not functions:
-        return 0
-    function = functions[-1]
-    first = function.body[0]
-    decorators = first.decorator_list if isinstance(first, ast.FunctionDef | ast.ClassDef) else []
-    line = min([first.lineno, *(decorator.lineno for decorator in decorators)]) - 1
-    lines = problem.solution.split("\n")
-    while line > function.lineno and lines[line - 1].strip()[:1] in ("", "#"):
-        line -= 1
-    return line if line >= function.lineno else 0
 
 
 def program_of(opened: str, written: str) -> str:

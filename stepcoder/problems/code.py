@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import token
 import tokenize
@@ -98,3 +99,27 @@ def _header_end(stream: Iterator[tokenize.TokenInfo]) -> tuple[int, int] | None:
         elif item.type == token.NEWLINE:
             return None
     return None
+
+
+def signature_end(solution: str, entry_point: str) -> int:
+    """Last line, from 1, of the signature of a solution's entry point.
+
+    0 when there is none to cut at: the entry point is assigned and not defined, or its body stands on its first line.
+    """
+    body: list[ast.stmt] = ast.parse(solution).body
+    *classes, name = entry_point.split(".")
+    for owner in classes:
+        body = next((node.body for node in body if isinstance(node, ast.ClassDef) and node.name == owner), [])
+    functions = [
+        node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == name
+    ]
+    if not functions:
+        return 0
+    function = functions[-1]
+    first = function.body[0]
+    decorators = first.decorator_list if isinstance(first, ast.FunctionDef | ast.ClassDef) else []
+    line = min([first.lineno, *(decorator.lineno for decorator in decorators)]) - 1
+    lines = solution.split("\n")
+    while line > function.lineno and lines[line - 1].strip()[:1] in ("", "#"):
+        line -= 1
+    return line if line >= function.lineno else 0

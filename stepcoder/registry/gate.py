@@ -68,7 +68,7 @@ class Decision(BaseModel):
 
 
 def gate(config: GateConfig) -> Decision:
-    """Promotes the candidate when the lower end of the paired interval lies above the margin.
+    """Promotes the candidate when the lower end of the paired interval lies above the margin, on problems enough.
 
     The pairs are the test problems: both models were measured on the same ones with the same settings. Without a
     champion there is nothing to beat, yet later candidates need something to be measured against; so the first
@@ -103,7 +103,8 @@ def decide(evaluation: Evaluation, config: GateConfig) -> Decision:
             ours, theirs, resamples=config.resamples, confidence=config.confidence, seed=config.seed
         )
     unjudged = float(np.mean(~np.isfinite(ours - theirs)))
-    promote, why = _judge(candidate, other, than, difference, unjudged, config)
+    differing = int(np.sum(np.abs(ours - theirs) > 0))  # a problem without a judgement is none
+    promote, why = _judge(candidate, other, than, difference, unjudged, differing, config)
     return Decision(
         promote=promote,
         why=why,
@@ -127,6 +128,7 @@ def _judge(
     than: str | None,
     difference: Estimate | None,
     unjudged: float,
+    differing: int,
     config: GateConfig,
 ) -> tuple[bool, str]:
     """Promotion and its reason; what forbids it comes first."""
@@ -142,12 +144,12 @@ def _judge(
     if than == "champion" and other is not None and other.digest == candidate.digest:
         return False, "the candidate is the champion itself: the same checkpoint"
     if than != "champion":
-        return _judge_first(candidate, than, difference, config)
-    return _beats("the champion", difference, config)
+        return _judge_first(candidate, than, difference, differing, config)
+    return _beats("the champion", difference, differing, config)
 
 
 def _judge_first(
-    candidate: Model, than: str | None, difference: Estimate | None, config: GateConfig
+    candidate: Model, than: str | None, difference: Estimate | None, differing: int, config: GateConfig
 ) -> tuple[bool, str]:
     """The same where no champion was measured."""
     if config.first == "never":
@@ -158,16 +160,23 @@ def _judge_first(
         return True, f"there is no champion and nothing to compare with; pass@1 is {candidate.pass_at_1:.1%}"
     model = {"sft": "the SFT policy", "base": "the base model"}[str(than)]
     if config.first == "better":
-        promote, why = _beats(model, difference, config)
+        promote, why = _beats(model, difference, differing, config)
         return promote, f"there is no champion; {why}"
     if difference.value < 0.0:
         return False, f"there is no champion, but the candidate is below {model}: {_figures(difference, config)}"
     return True, f"there is no champion, and the candidate is not below {model}: {_figures(difference, config)}"
 
 
-def _beats(model: str, difference: Estimate | None, config: GateConfig) -> tuple[bool, str]:
+def _beats(model: str, difference: Estimate | None, differing: int, config: GateConfig) -> tuple[bool, str]:
     if difference is None:
         return False, f"no problem was judged for both the candidate and {model}"
+    # Resampling a few problems gives too narrow an interval. Of n fair coins all fall alike with probability 2 / 2^n.
+    least = math.ceil(math.log2(2 / (1 - config.confidence)))
+    if differing < least:
+        return False, (
+            f"the candidate is not shown to beat {model}: they differ on {differing} problems, and with fewer than "
+            f"{least} chance cannot be ruled out; {_figures(difference, config)}"
+        )
     beyond = f" by more than {100 * config.margin:g} points" if config.margin else ""
     if difference.low > config.margin:
         return True, f"the candidate beats {model}{beyond}: {_figures(difference, config)}"

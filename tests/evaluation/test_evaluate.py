@@ -109,6 +109,19 @@ def test_a_model_that_was_measured_before_is_read_and_not_sampled(place, samplin
     assert not again.models["candidate"].reused
 
 
+def test_what_the_judge_failed_on_is_measured_anew(place, sampling, make_raw_sample):
+    measured = str(place / "measured")
+
+    def failing(config, checkpoint, problems):
+        samples = sampling(config, checkpoint, problems)
+        return [make_raw_sample(samples[0].problem_id, 0, Outcome.INFRA_ERROR), *samples[1:]]
+
+    assert evaluate(config(place, measured=measured), failing).models["champion"].infra_errors == 1
+    again = evaluate(config(place, measured=measured), sampling)
+    assert not again.models["champion"].reused
+    assert again.models["champion"].infra_errors == 0
+
+
 def test_with_a_known_digest_and_a_measurement_the_weights_are_not_needed(place, sampling):
     measured = str(place / "measured")
     digest = evaluate(config(place, measured=measured), sampling).models["champion"].digest

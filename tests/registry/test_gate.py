@@ -83,6 +83,15 @@ def test_a_difference_that_chance_explains_is_not_promoted(decide):
     assert "not shown to beat" in decision.why
 
 
+@pytest.mark.parametrize(("differing", "promoted"), [(1, False), (5, False), (6, True)])
+def test_a_few_problems_are_no_proof_however_clear(decide, differing, promoted):
+    # 5 of 5 heads: 1 in 16, two-sided; 6 of 6: 1 in 32.
+    better = model(lambda number: 8 if number % 2 or number < 2 * differing else 0, "some")
+    decision = decide(candidate=better, champion=HALF)
+    assert decision.promote == promoted
+    assert (f"differ on {differing} problems" in decision.why) != promoted
+
+
 def test_the_champion_does_not_beat_itself(decide):
     decision = decide(candidate=HALF, champion=HALF)
     assert not decision.promote

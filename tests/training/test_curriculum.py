@@ -81,6 +81,22 @@ def test_opened_code_is_the_reference_up_to_the_line_of_the_start_statement() ->
     assert cccs.opened_code(problem(), 0) == "def f(n):\n"
 
 
+def test_a_cut_before_the_signature_opens_the_starter() -> None:
+    helper = "def odd(n):\n    for d in range(n):\n        if d * 2 == n:\n            return False\n    return True\n"
+    solution = f"{helper}def f(n):\n    if odd(n):\n        return 1\n    return 0\n"
+    item = problem().model_copy(update={"solution": solution})
+    # for (2), if (3), if (7): E = 3, S = 2, s = 2; level 1 starts at the last one.
+    assert cccs.opened_code(item, 1) == f"{helper}def f(n):\n"
+    longer = item.model_copy(
+        update={"solution": solution.replace("    return 0", "    if n:\n        return 2\n    return 0")}
+    )
+    both = longer.model_copy(update={"solution": helper.replace("odd", "even") + longer.solution})
+    # E = 6, S = 3, s = 2: level 1 starts in the second helper, before `def f`; level 2 at its first `if`.
+    assert cccs.opened_code(both, 1) == "def f(n):\n"
+    assert cccs.opened_code(both, 2).endswith("def f(n):\n")
+    assert cccs.opened_code(both, 2) != "def f(n):\n"
+
+
 def test_the_kind_set_of_conditional_statements_is_a_setting() -> None:
     # Only `if` and `elif` are left: E = 2, S = 2, s = 1; level 1 starts at the elif in line 7.
     assert cccs.opened_code(problem(), 1, ("if",)) == "".join(SOLUTION.splitlines(keepends=True)[:6])
@@ -183,8 +199,14 @@ def test_stage_counts_of_the_real_problems() -> None:
     problems = [item for item in read_problems(DATA, "apps_plus") if isinstance(item, Problem)]
     counts = [cccs.stage_count(len(conditionals(item.solution))) for item in problems]
     assert {stages: counts.count(stages) for stages in set(counts)} == {1: 131, 2: 120, 3: 98, 4: 28, 5: 7, 6: 3}
+    without_signature = set()
     for item, stages in zip(problems, counts, strict=True):
         for level in range(1, stages):
             opened = cccs.opened_code(item, level)
-            assert item.solution.startswith(opened)
+            if opened == item.starter:
+                without_signature.add(item.id)
+            else:
+                assert item.solution.startswith(opened)
+                assert f"def {item.entry_point.rpartition('.')[2]}" in opened
             assert opened.endswith("\n")
+    assert len(without_signature) == 5  # helpers stand first

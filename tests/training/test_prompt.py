@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from stepcoder.errors import DataError
 from stepcoder.model.init import InitModelConfig, init_model
 from stepcoder.model.load import load_tokenizer
-from stepcoder.model.prompt import Template, program_of, signature_end, split_at_signature
+from stepcoder.model.prompt import Template, program_of, split_at_signature
 from stepcoder.model.tokens import bytes_of, text_of, token_bytes
 from stepcoder.problems import CallTest, Problem
+from stepcoder.problems.code import signature_end
 
 
 def problem(solution: str, starter: str = "def f(x):\n", entry_point: str = "f", statement: str = "Add.") -> Problem:
@@ -139,7 +140,7 @@ def test_the_target_ends_with_the_fence_and_the_end_of_text(tokenizer: PreTraine
 )
 def test_the_signature_ends_where_a_reader_would_say(solution: str, entry_point: str, line: int) -> None:
     item = problem(solution, entry_point=entry_point)
-    assert signature_end(item) == line
+    assert signature_end(item.solution, item.entry_point) == line
     opened, target = split_at_signature(item)
     assert opened + target == solution
 
