@@ -11,7 +11,7 @@ import pytest
 from conftest import ADD, Judge
 from hypothesis import given
 from hypothesis import strategies as st
-from test_probes import PROGRAMS, run
+from test_probes import AUTO, PROGRAMS, run
 
 from stepcoder.sandbox import Job, Sandbox
 from stepcoder.sandbox.inside import compiler, probes
@@ -104,16 +104,7 @@ def arms_of(source: str) -> dict[str, bool]:
 
 
 EXPRESSIONS = {
-    "a class with a namespace of its own": """
-class Auto(dict):
-    def __missing__(self, name):
-        if name.startswith("__"):
-            raise KeyError(name)
-        self[name] = len(self)
-        return self[name]
-class Meta(type):
-    def __prepare__(name, bases):
-        return Auto()
+    "a class with a namespace of its own": f"""{AUTO}
 def same(x):
     return lambda f: x
 class Colour(metaclass=Meta):

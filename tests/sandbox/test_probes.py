@@ -93,8 +93,7 @@ def check_against_the_oracle(source: str) -> None:
             assert executed == (line in lines), f"line {line} of\n{source}"
 
 
-PROGRAMS = {
-    "a class with a namespace of its own": """
+AUTO = """
 class Auto(dict):
     def __missing__(self, name):
         if name.startswith("__"):
@@ -104,6 +103,11 @@ class Auto(dict):
 class Meta(type):
     def __prepare__(name, bases):
         return Auto()
+"""
+"""A metaclass whose classes' namespace has an answer for any name."""
+
+PROGRAMS = {
+    "a class with a namespace of its own": f"""{AUTO}
     def __new__(cls, name, bases, namespace):
         return type.__new__(cls, name, bases, dict(namespace))
 class Colour(metaclass=Meta):
