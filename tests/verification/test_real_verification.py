@@ -33,9 +33,11 @@ def test_every_apps_plus_record_is_accepted(tmp_path):
 @pytest.mark.slow
 def test_mbpp_records_are_rejected_for_known_reasons(tmp_path):
     accepted, reasons = verified(tmp_path, "mbpp", "mbpp.jsonl")
-    assert accepted == 970
+    assert accepted == 966
+    # These four return a Counter or a defaultdict where a dictionary is expected: types are compared exactly.
+    assert {key for key, reason in reasons.items() if reason == "wrong_answer"} == {"40", "88", "653", "902"}
     # Each has the statement of another record, whose id sorts before its own.
-    assert reasons == dict.fromkeys(("76", "602", "704", "872"), "duplicate")
+    assert {key for key, reason in reasons.items() if reason == "duplicate"} == {"76", "602", "704", "872"}
 
 
 @pytest.mark.slow
