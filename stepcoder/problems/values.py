@@ -9,12 +9,9 @@ integers, finite floats and dictionaries with ordinary string keys are themselve
 from __future__ import annotations
 
 import math
-from collections import Counter, OrderedDict, defaultdict
 from typing import Any
 
 MAX_DEPTH = 200
-_DICTIONARIES = (dict, Counter, OrderedDict, defaultdict)
-"""They equal a `dict` with the same items, and programs return them for one."""
 
 
 class TooDeepError(ValueError):
@@ -37,7 +34,7 @@ class Opaque:
 
 
 def encode(value: Any, depth: int = 0) -> Any:
-    """Turns a value into JSON data. Types are matched exactly: a subclass is opaque, but for `collections`' of `dict`.
+    """Turns a value into JSON data. Types are matched exactly: a subclass is opaque.
 
     Raises:
         TooDeepError: the value is nested deeper than `MAX_DEPTH`.
@@ -55,11 +52,10 @@ def encode(value: Any, depth: int = 0) -> Any:
         if is_plain(value):
             return value
         return [encode(item, depth + 1) for item in value]
-    if kind in _DICTIONARIES:
-        items = dict.items(value)  # not the method, which a program may have replaced
-        if all(type(key) is str and not key.startswith("$") for key, _ in items):
-            return {key: encode(item, depth + 1) for key, item in items}
-        return {"$dict": [[encode(key, depth + 1), encode(item, depth + 1)] for key, item in items]}
+    if kind is dict:
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: encode(item, depth + 1) for key, item in value.items()}
+        return {"$dict": [[encode(key, depth + 1), encode(item, depth + 1)] for key, item in value.items()]}
     if kind in (tuple, set, frozenset):
         return {f"${kind.__name__}": [encode(item, depth + 1) for item in value]}
     if kind is bytes:
