@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from stepcoder.problems import CallTest, CheckTest, Problem, conditionals
 from stepcoder.problems.splits import Split
 from stepcoder.verification.reasons import Rejection
+from stepcoder.verification.static import has_constant_answer
 
 
 class _Part(BaseModel):
@@ -46,6 +47,8 @@ class SplitFacts(_Part):
     """Problems by the kind of their tests: `call`, `stdin`, or `check` where at least one test is a check."""
     checkers: dict[str, int]
     """Problems by the name of their checker."""
+    constant_answers: int
+    """Problems of which every test expects the same answer: a program that always gives it passes."""
     difficulties: dict[str, int]
     conditionals: Conditionals
 
@@ -98,6 +101,7 @@ def facts(problems: Sequence[Problem]) -> SplitFacts:
         tests=sum(len(problem.tests) for problem in problems),
         encodings=_sorted(Counter(map(_encoding, problems))),
         checkers=_sorted(Counter(problem.checker.name for problem in problems)),
+        constant_answers=sum(map(has_constant_answer, problems)),
         difficulties=_sorted(Counter(problem.difficulty or "unknown" for problem in problems)),
         conditionals=Conditionals(
             total=sum(counts),

@@ -39,6 +39,9 @@ class VerifyConfig(StepConfig):
     """Times that each reference solution runs on all its tests; different results are flaky."""
     max_chars: int | None = Field(default=None, ge=1)
     """Most characters of statement, starter and solution together; `None` for no limit."""
+    reject_constant_answers: bool = False
+    """Whether a record is rejected when every test expects the same answer, so that a program that always gives it
+    passes. Records with a single test are among them; the card counts the accepted ones in any case."""
     cpu_seconds: float = Field(default=Limits.cpu_seconds, gt=0)
     """CPU seconds a test."""
     wall_seconds: float = Field(default=Limits.wall_seconds, gt=0)

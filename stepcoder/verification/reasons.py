@@ -29,6 +29,8 @@ class Reason(StrEnum):
     """Longer than the setting `max_chars` allows."""
     INCOMPLETE_CODE = "incomplete_code"
     """The reference solution breaks off, only passes, or does not define the entry point."""
+    CONSTANT_ANSWER = "constant_answer"
+    """Every test expects the same answer, and the setting `reject_constant_answers` is on."""
     MISSING_LIBRARY = "missing_library"
     """The reference solution imports what the sandbox has not."""
     CHECKER = "checker"

@@ -11,6 +11,7 @@ from stepcoder.problems.leakage import overlap
 from stepcoder.problems.readers import content_hash
 from stepcoder.problems.splits import normalised
 from stepcoder.verification import static
+from stepcoder.verification.config import VerifyConfig
 from stepcoder.verification.corrections import Correction, Drop, Outputs, correct
 from stepcoder.verification.reasons import Reason, Rejection, of_faults
 
@@ -28,13 +29,13 @@ class Case:
         return replace(self, problem=None, rejection=rejection)
 
 
-def screen(entries: Sequence[Entry], corrections: Mapping[str, Correction], max_chars: int | None) -> list[Case]:
+def screen(entries: Sequence[Entry], corrections: Mapping[str, Correction], config: VerifyConfig) -> list[Case]:
     """Applies corrections, and everything that can be told without running code."""
     cases = [_first_look(entry, corrections.get(entry.id)) for entry in entries]
     cases = _single_ids(cases)
     checked = []
     for case in cases:
-        rejection = static.check(case.problem, max_chars) if case.problem else None
+        rejection = static.check(case.problem, config) if case.problem else None
         checked.append(case.reject(rejection) if rejection else case)
     return checked
 

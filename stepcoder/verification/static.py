@@ -1,22 +1,26 @@
-"""What can be told about a reference solution without running it."""
+"""What can be told about a record's code and tests without running anything."""
 
 from __future__ import annotations
 
 import ast
 import codeop
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from stepcoder.problems import Problem
+from stepcoder.problems import AnyOf, CallTest, Checker, CheckerProgram, Problem, StdinTest, values
 from stepcoder.problems.code import syntax_fault
+from stepcoder.problems.problem import Test
+from stepcoder.sandbox import compare
+from stepcoder.verification.config import VerifyConfig
 from stepcoder.verification.reasons import Reason, Rejection
 
 
-def check(problem: Problem, max_chars: int | None = None) -> Rejection | None:
-    """The first fault among length, syntax and completeness."""
+def check(problem: Problem, config: VerifyConfig) -> Rejection | None:
+    """The first fault among length, syntax, completeness and, where it is one, a constant answer."""
     length = len(problem.statement) + len(problem.starter) + len(problem.solution)
-    if max_chars is not None and length > max_chars:
-        detail = f"statement, starter and solution have {length} characters; max_chars is {max_chars}"
+    if config.max_chars is not None and length > config.max_chars:
+        detail = f"statement, starter and solution have {length} characters; max_chars is {config.max_chars}"
         return Rejection(Reason.TOO_LONG, detail)
     for name, code in (("preamble", problem.preamble), ("solution", problem.solution)):
         fault = syntax_fault(code)
@@ -24,7 +28,34 @@ def check(problem: Problem, max_chars: int | None = None) -> Rejection | None:
             breaks_off = name == "solution" and _breaks_off(code)
             reason = Reason.INCOMPLETE_CODE if breaks_off else Reason.SYNTAX_ERROR
             return Rejection(reason, f"{name}: {'breaks off: ' if breaks_off else ''}{fault}")
-    return _incomplete(problem)
+    incomplete = _incomplete(problem)
+    if incomplete is None and config.reject_constant_answers and has_constant_answer(problem):
+        count = len(problem.tests)
+        what = "there is one test" if count == 1 else f"all {count} tests expect the same answer"
+        return Rejection(Reason.CONSTANT_ANSWER, f"{what}: a program that always gives it passes")
+    return incomplete
+
+
+def has_constant_answer(problem: Problem) -> bool:
+    """Whether every test expects the same answer, by the exact rules: a program that always gives it passes.
+
+    Check tests and checker programs hold their answers in code: with one of them it is not known, and False.
+    """
+    if isinstance(problem.checker, CheckerProgram):
+        return False
+    first, *others = (_right_answers(test, problem.checker) for test in problem.tests)
+    claims = map(values.encode, first)
+    return any(all(any(compare.matches(right, claim) for right in other) for other in others) for claim in claims)
+
+
+def _right_answers(test: Test, checker: Checker) -> Sequence[Any]:
+    """The values, or the lines of each output; none of a check test, so that no answer is right for it."""
+    match test:
+        case CallTest(expected=expected):
+            return tuple(expected) if isinstance(checker, AnyOf) else (expected,)
+        case StdinTest():
+            return [compare.lines_of(output) for output in (test.stdout, *test.alternatives)]
+    return ()
 
 
 def imported(problem: Problem) -> set[str]:

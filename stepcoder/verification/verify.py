@@ -51,7 +51,7 @@ def verify(config: VerifyConfig) -> cards.Card:
     corrections = _corrections(config, entries)
     pools = {item: _pool(item) for item in config.evaluation_sets}
 
-    cases = screen(entries, corrections, config.max_chars)
+    cases = screen(entries, corrections, config)
     journal = Journal(_journal_folder(config.out))
     try:
         cases = _run_all(cases, journal, config)
@@ -192,6 +192,9 @@ def _tell(card: cards.Card, rejected: Sequence[Rejected]) -> None:
         log.warning("rejected", place=row.where, id=row.id, reason=reason.value, detail=detail)
     if len(rejected) > SHOWN_REJECTIONS:
         log.warning("more rejected, see rejected.jsonl", records=len(rejected) - SHOWN_REJECTIONS)
+    if card.all.constant_answers:
+        what = "a program that always gives one answer passes some problems; `reject_constant_answers` leaves them out"
+        log.warning(what, problems=card.all.constant_answers)
     for name in SPLITS:
         if not card.splits[name].problems:
             log.warning("a split is empty", split=name)

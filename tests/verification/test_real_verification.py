@@ -16,24 +16,26 @@ def verified(tmp_path, format, name):
     """
     source, out = str(DATA / name), str(tmp_path / "dataset")
     config = VerifyConfig(problems=source, format=format, out=out, repeats=1, cpu_seconds=30, wall_seconds=90)
-    accepted = verify(config).accepted
+    card = verify(config)
     rows = [json.loads(line) for line in (tmp_path / "dataset" / "rejected.jsonl").read_text().splitlines()]
-    return accepted, {row["id"]: row["reason"] for row in rows}
+    return card, {row["id"]: row["reason"] for row in rows}
 
 
 def test_every_humaneval_record_is_accepted(tmp_path):
-    assert verified(tmp_path, "humaneval", "humaneval.jsonl.gz") == (164, {})
+    card, reasons = verified(tmp_path, "humaneval", "humaneval.jsonl.gz")
+    assert (card.accepted, card.all.constant_answers, reasons) == (164, 1, {})
 
 
 @pytest.mark.slow
 def test_every_apps_plus_record_is_accepted(tmp_path):
-    assert verified(tmp_path, "apps_plus", "apps_plus_sample.jsonl") == (387, {})
+    card, reasons = verified(tmp_path, "apps_plus", "apps_plus_sample.jsonl")
+    assert (card.accepted, card.all.constant_answers, reasons) == (387, 81, {})
 
 
 @pytest.mark.slow
 def test_mbpp_records_are_rejected_for_known_reasons(tmp_path):
-    accepted, reasons = verified(tmp_path, "mbpp", "mbpp.jsonl")
-    assert accepted == 966
+    card, reasons = verified(tmp_path, "mbpp", "mbpp.jsonl")
+    assert card.accepted == 966
     # These four return a Counter or a defaultdict where a dictionary is expected: types are compared exactly.
     assert {key for key, reason in reasons.items() if reason == "wrong_answer"} == {"40", "88", "653", "902"}
     # Each has the statement of another record, whose id sorts before its own.
@@ -42,8 +44,8 @@ def test_mbpp_records_are_rejected_for_known_reasons(tmp_path):
 
 @pytest.mark.slow
 def test_leetcode_records_are_rejected_for_known_reasons(tmp_path):
-    accepted, reasons = verified(tmp_path, "leetcode", "leetcode_v0.2.0_train.jsonl.gz")
-    assert accepted == 1887
+    card, reasons = verified(tmp_path, "leetcode", "leetcode_v0.2.0_train.jsonl.gz")
+    assert card.accepted == 1887
     assert reasons == {
         "deep-dark-fraction": "empty_field",
         "guess-numbers": "empty_field",
