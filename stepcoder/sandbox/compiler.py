@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from stepcoder.sandbox.children import Child, EndedError, memory_file
 from stepcoder.sandbox.inside import frames
 from stepcoder.sandbox.job import Limits, Outcome, Span, TestResult
+from stepcoder.sandbox.recent import Recent
 from stepcoder.sandbox.zygote import Zygote
 
 MOST_BYTES = 256 << 20
@@ -35,7 +35,7 @@ class Compiled:
     """Of arms of expressions; their probes follow those of the statements."""
     calls_itself: bool = False
     rejection: TestResult | None = None
-    """Why it does not compile."""
+    """Why it does not compile, within the limits that it was compiled for."""
 
     @property
     def probes(self) -> int:
@@ -51,7 +51,7 @@ class Compiler:
         self._files: tuple[int, ...] = (memory_file(), memory_file())
         self._child: Child | None = None
         self._uses = 0
-        self._kept: OrderedDict[tuple[str, str], Compiled] = OrderedDict()
+        self._kept: Recent[tuple[str, str, Limits], Compiled] = Recent(KEPT)
 
     def compile(
         self,
@@ -83,12 +83,11 @@ class Compiler:
 
     def compile_once(self, source: str, filename: str, limits: Limits) -> Compiled:
         """The same for a source text that comes with the problem, and so comes again."""
-        key = (filename, source)
+        key = (filename, source, limits)
         found = self._kept.get(key)
         if found is None:
-            found = self._kept[key] = self.compile(source, filename, limits)
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
+            found = self.compile(source, filename, limits)
+            self._kept.put(key, found)
         return found
 
     def _compile(self, message: bytes, limits: Limits) -> Compiled:

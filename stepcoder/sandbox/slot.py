@@ -48,7 +48,8 @@ class Slot:
             return Verdict(job.id, Outcome.COMPILE_ERROR, tuple(results))
         preamble = compiler.compile_once(job.preamble, PREAMBLE, job.limits) if job.preamble else None
         if preamble is not None and preamble.rejection is not None:
-            return unjudgeable(job, f"the preamble does not compile: {preamble.rejection.exception}")
+            why = preamble.rejection.exception or preamble.rejection.detail
+            return unjudgeable(job, f"the preamble does not compile: {why}")
         # numpy takes longer to import than most programs to run, and makes every fork dearer: a zygote of its own.
         text = job.preamble + job.program
         zygote = self._zygote(NUMPY if NUMPY in text or SCIPY in text else "")

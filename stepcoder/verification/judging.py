@@ -46,7 +46,7 @@ def judge(
         StepCoderError: the sandbox failed on some problems `ATTEMPTS` times; all others have been judged before.
     """
     waiting = iter(problems)
-    running: dict[Future[Verdict], _Case] = {}
+    running: dict[Future[Verdict], tuple[_Case, int]] = {}
     open_cases = 0
     lost: list[str] = []
     while True:
@@ -54,17 +54,17 @@ def judge(
             case = _Case(problem)
             open_cases += 1
             for run in range(repeats):
-                running[sandbox.submit(_job(problem, limits, run))] = case
+                running[sandbox.submit(_job(problem, limits, run))] = case, run
         if not running:
             break
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
-            case = running.pop(future)
+            case, run = running.pop(future)
             verdict = future.result()
             if failed(verdict):
                 case.failures += 1
                 if case.failures < ATTEMPTS * repeats:
-                    running[sandbox.submit(_job(case.problem, limits, len(case.verdicts)))] = case
+                    running[sandbox.submit(_job(case.problem, limits, run))] = case, run
                     continue
             case.verdicts.append(verdict)
             if len(case.verdicts) < repeats:

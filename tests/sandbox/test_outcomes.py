@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from conftest import ADD, SUM, TIGHT, Judge
 
-from stepcoder.problems import CallTest, StdinTest
-from stepcoder.sandbox import Outcome, Verdict
+from stepcoder.problems import CallTest, CheckTest, StdinTest
+from stepcoder.sandbox import Job, Limits, Outcome, Verdict, open_sandbox
 
 
 def outcomes(verdict: Verdict) -> list[str]:
@@ -224,6 +224,20 @@ def test_a_preamble_that_fails_is_told_and_no_program_passes(judge: Judge) -> No
     assert outcomes(verdict) == ["runtime_error", "runtime_error"]
     assert verdict.tests[0].detail == "the preamble fails: ModuleNotFoundError: No module named 'no_such_module'"
     assert "the preamble does not compile" in judge(program, preamble="x = (").tests[0].detail
+
+
+@pytest.mark.parametrize("place", ["preamble", "check"])
+def test_what_is_refused_within_one_jobs_limits_is_not_refused_within_anothers(place: str) -> None:
+    large = "TABLE = [" + ", ".join(f"'{number:x}'" for number in range(200_000)) + "]\n"
+    job = Job("x", "def f(a, b):\n    return a + b", ADD, "f", preamble=large, limits=Limits(memory_mib=32))
+    if place == "check":
+        job = replace(job, preamble="", tests=(CheckTest(code=f"{large}assert candidate(1, 2) == 3"),))
+    hasty = replace(job.limits, cpu_seconds=0.03)
+    with open_sandbox(slots=1) as sandbox:
+        refused, taken = sandbox.judge([replace(job, limits=hasty), replace(job, limits=Limits())])
+    assert not refused.passed
+    assert "does not compile: compiling takes more than 0.03 s" in refused.tests[0].detail
+    assert taken.passed
 
 
 def test_names_of_the_preamble_are_in_scope_and_have_no_statements(judge: Judge) -> None:

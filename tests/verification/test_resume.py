@@ -157,3 +157,9 @@ def test_every_repeat_is_a_run_of_its_own():
     faulty = Faulty()
     list(judging.judge([PROBLEM], faulty, sandbox.Limits(), repeats=3))
     assert faulty.runs == [0, 1, 2]
+
+
+def test_a_run_that_is_tried_again_stays_the_same_run():
+    faulty = Faulty(p=3)
+    list(judging.judge([PROBLEM], faulty, sandbox.Limits(), repeats=3))
+    assert sorted(faulty.runs) == [0, 0, 1, 1, 2, 2]
