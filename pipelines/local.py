@@ -23,6 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from pipelines.parameters import over
 from pipelines.presets import PRESETS, STAGES
 from pipelines.summary import show_summary
 from pipelines.watch import CacheHits, Watch
@@ -138,15 +139,13 @@ def apply(settings: dict[str, dict[str, Any]], text: str) -> None:
         raise DataError(f"--set {text}: must read STEP.SETTING=VALUE, for example ppo.learning_rate=1e-5")
     if section not in valid:
         raise DataError(f"--set {text}: unknown step {section!r}; valid: {', '.join(valid)}")
-    place = settings.setdefault(section, {})
-    for name in names[:-1]:
-        place = place.setdefault(name, {})
     try:
-        place[names[-1]] = json.loads(value)
-    except json.JSONDecodeError:
-        place[names[-1]] = value
-    if place[names[-1]] is None:
-        del place[names[-1]]
+        change = json.loads(value)
+    except (ValueError, RecursionError):
+        change = value
+    for name in reversed(names):
+        change = {name: change}
+    settings[section] = over(settings.get(section, {}), change)
 
 
 def execute(run: Run, console: Console) -> int:

@@ -184,7 +184,7 @@ def _put(
         faults.append(f"{where}: holds a whole number beyond 2^53, which Kubeflow would round")
         return
     if isinstance(value, dict):
-        value = _over(values.get(name, kind.get("defaultValue", {})), value)
+        value = over(values.get(name, kind.get("defaultValue", {})), value)
     values[name] = value
 
 
@@ -213,7 +213,7 @@ def _platform_faults(compiled: Compiled, values: Mapping[str, Any]) -> list[str]
     return faults
 
 
-def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Lays settings over others; None takes one away, because Kubeflow has no null inside a dictionary."""
     merged = dict(base)
     for name, value in changes.items():
@@ -221,7 +221,7 @@ def _over(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         if value is None:
             merged.pop(name, None)
         else:
-            merged[name] = _over(below if isinstance(below, dict) else {}, value) if isinstance(value, dict) else value
+            merged[name] = over(below if isinstance(below, dict) else {}, value) if isinstance(value, dict) else value
     return merged
 
 

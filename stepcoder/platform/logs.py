@@ -27,8 +27,9 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 ROOT = "stepcoder"
-LINE_SECONDS = float(os.environ.get("STEPCODER_PROGRESS_SECONDS") or 10.0)
-"""Seconds between two progress lines where no terminal is."""
+LINE = "STEPCODER_PROGRESS_SECONDS"
+LINE_SECONDS = 10.0
+"""Seconds between two progress lines where no terminal is, unless the variable says otherwise."""
 
 _console = Console(stderr=True)
 
@@ -122,21 +123,37 @@ def quoted(value: Any) -> str:
     return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
+def seconds_of(variable: str, default: float) -> float:
+    """The seconds that a variable of the environment gives; what is no number is told, and the default counts."""
+    try:
+        return float(os.environ.get(variable) or default)
+    except ValueError:
+        log = get_logger("settings")
+        log.warning("not a number of seconds; the default counts", variable=variable, default=default)
+        return default
+
+
 class Progress(Generic[T]):
     """How far a piece of work is and when it will end: a bar on a terminal, else a log line now and then.
 
     Iterate over it, or use it as a context manager and call `advance`.
+
+    Args:
+        work: what is worked on; a range where only the number of items, or of bytes, counts.
+        description: what is done.
+        in_bytes: whether bytes are counted.
     """
 
-    def __init__(self, work: Collection[T] | int, description: str, *, in_bytes: bool = False) -> None:
-        self._items: Collection[Any] = range(work) if isinstance(work, int) else work
-        self._total = len(self._items)
+    def __init__(self, work: Collection[T], description: str, *, in_bytes: bool = False) -> None:
+        self._items = work
+        self._total = len(work)
         self._description = description
         self._in_bytes = in_bytes
         self._log = get_logger("progress")
         self._bar: RichProgress | None = None
         self._task = TaskID(0)
         self._done = 0
+        self._line_seconds = seconds_of(LINE, LINE_SECONDS)
         self._started = self._written = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -176,7 +193,8 @@ class Progress(Generic[T]):
             self._bar.update(self._task, advance=count, values=shown)
             return
         now = time.monotonic()
-        if now - self._written >= LINE_SECONDS or (self._done >= self._total and now - self._started >= LINE_SECONDS):
+        since = self._started if self._done >= self._total else self._written
+        if now - since >= self._line_seconds:
             self._written = now
             elapsed = now - self._started
             left = elapsed / max(self._done, 1) * max(self._total - self._done, 0)
@@ -205,8 +223,3 @@ class Clock:
     def total(self) -> float:
         """Seconds of all parts."""
         return self._last - self._began
-
-
-def progress(work: Collection[T] | int, description: str, *, in_bytes: bool = False) -> Progress[T]:
-    """Shows how far `work` (a collection to iterate over, or a number of items, or of bytes) is."""
-    return Progress(work, description, in_bytes=in_bytes)

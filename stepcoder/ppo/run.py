@@ -22,7 +22,7 @@ from stepcoder.model.policy import Policy
 from stepcoder.model.seeds import derived_seed, permutation
 from stepcoder.platform import engine, ranks
 from stepcoder.platform.checkpoints import Checkpoints
-from stepcoder.platform.logs import Clock, get_logger, progress
+from stepcoder.platform.logs import Clock, Progress, get_logger
 from stepcoder.platform.tracking import METRICS_NAME, Tracker
 from stepcoder.ppo.artifacts import (
     CURRICULUM_NAME,
@@ -130,7 +130,7 @@ class _Stage:
             raise DataError(
                 f"{config.dataset}: no training problem fits max_prompt_tokens={config.max_prompt_tokens}; raise it"
             )
-        with progress(range(config.steps), f"ppo stage {config.stage}") as bar:
+        with Progress(range(config.steps), f"ppo stage {config.stage}") as bar:
             bar.advance(done)
             for step in range(done, config.steps):
                 if subtasks := self._subtasks(step, sampler):

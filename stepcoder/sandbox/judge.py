@@ -15,7 +15,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from stepcoder.errors import DataError
 from stepcoder.platform.config import StepConfig
-from stepcoder.platform.logs import Progress, get_logger, progress
+from stepcoder.platform.logs import Progress, get_logger
 from stepcoder.platform.storage import fetch, is_remote, staged
 from stepcoder.problems import Format, Problem, read_entries
 from stepcoder.problems.files import raise_all, read_rows
@@ -108,7 +108,7 @@ def judge(config: JudgeConfig) -> Judged:
         programs = _read_programs(fetch(config.programs), records)
     limits = Limits(**config.model_dump(include=set(Limits.__dataclass_fields__)))
     counts: Counter[str] = Counter()
-    bar: Progress[int] = progress(len(programs), "judge")
+    bar = Progress(range(len(programs)), "judge")
     with staged(config.out) as path:
         path.rmdir()
         with (
@@ -153,15 +153,13 @@ def _verdicts(jobs: Iterator[Job], sandbox: Sandbox) -> Iterator[Verdict]:
 
 def _read_problems(config: JudgeConfig) -> _Records:
     """The problems by id; a faulty record matters only when a program names it."""
-    path = fetch(config.problems)
     records = _Records({}, {})
     twice: list[str] = []
-    for entry in read_entries(path, config.format):
-        place = f"{path}: {entry.where}"
+    for entry in read_entries(fetch(config.problems), config.format):
         if entry.id in records.problems:
-            twice.append(f"{place}: id {entry.id!r} is also that of an earlier record")
+            twice.append(f"{entry.where}: id {entry.id!r} is also that of an earlier record")
         if entry.problem is None:
-            records.faults[entry.id] = f"{place}: {'; '.join(map(str, entry.faults))}"
+            records.faults[entry.id] = f"{entry.where}: {'; '.join(map(str, entry.faults))}"
         else:
             records.problems[entry.id] = entry.problem
     raise_all(twice)
@@ -174,7 +172,7 @@ def _read_programs(path: Path, records: _Records) -> list[_Program]:
     for row in read_rows(path):
         fault = row.fault or _fault_of(row.value, records)
         if fault:
-            faults.append(f"{path}: {row.where}: {fault}")
+            faults.append(f"{row.where}: {fault}")
         else:
             programs.append(_Program(records.problems[str(row.value["id"])], row.value["program"]))
     raise_all(faults)

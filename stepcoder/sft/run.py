@@ -19,7 +19,7 @@ from stepcoder.model.prompt import Template, split_at_signature
 from stepcoder.model.seeds import permutation
 from stepcoder.platform import engine, ranks
 from stepcoder.platform.checkpoints import Checkpoints
-from stepcoder.platform.logs import get_logger, progress
+from stepcoder.platform.logs import Progress, get_logger
 from stepcoder.platform.tracking import METRICS_NAME, Tracker
 from stepcoder.problems import Problem
 from stepcoder.sft.config import SftConfig
@@ -130,7 +130,7 @@ def _optimise(
         if ranks.is_main():
             shutil.copyfile(tracker.folder / METRICS_NAME, folder / METRICS_NAME)
 
-    with progress(range(total), "sft") as bar:
+    with Progress(range(total), "sft") as bar:
         bar.advance(done)
         for step in range(done, total):
             epoch, place_in_epoch = divmod(step, steps_an_epoch)

@@ -10,7 +10,7 @@ from pathlib import Path
 from stepcoder import __version__
 from stepcoder.errors import DataError
 from stepcoder.platform import storage
-from stepcoder.platform.logs import Progress, get_logger, progress
+from stepcoder.platform.logs import Progress, get_logger
 from stepcoder.problems import Entry, Problem, read_entries, split_of
 from stepcoder.problems.leakage import leaked_share, line_pool
 from stepcoder.problems.readers import content_hash
@@ -130,7 +130,7 @@ def _run_all(cases: Sequence[Case], journal: Journal, config: VerifyConfig) -> l
             unfit |= blind.credulous(fit, sandbox, config.limits)
             runnable = [problem for problem in todo.values() if problem.id not in unfit]
             rejected = 0
-            bar: Progress[int] = progress(len(runnable), "judging reference solutions")
+            bar = Progress(range(len(runnable)), "judging reference solutions")
             with bar:
                 for problem, judgement in judging.judge(runnable, sandbox, config.limits, config.repeats):
                     journal.add(keys[problem.id], judgement)

@@ -54,6 +54,11 @@ def test_null_gives_a_setting_its_default_back() -> None:
     assert "max_chars" not in run.settings["verification"]
 
 
+def test_settings_of_a_setting_replace_a_plain_value() -> None:
+    run = local.read_arguments(["--preset", "smoke", "--set", "ppo.steps.a=1", "--set", "ppo.steps.b=null"])
+    assert run.settings["ppo"]["steps"] == {"a": 1}
+
+
 @pytest.mark.parametrize(
     ("arguments", "faults"),
     [
@@ -74,6 +79,7 @@ def test_wrong_arguments_are_listed(arguments: list[str], faults: list[str]) -> 
     ("arguments", "shown"),
     [
         (["--preset", "smoke", "--problems", "nowhere.jsonl"], ["nowhere.jsonl: there is no such file"]),
+        (["--preset", "smoke", "--set", "ppo.steps.x=1"], ["ppo.steps: input should be a valid integer"]),
         (["--preset", "smoke", "--set", "ppo.stage=4"], ["ppo.stage: is an input of its own"]),
         (
             ["--preset", "smoke", "--format", "csv", "--base-model", "/no/model", "--set", "sft.epoch=1"],

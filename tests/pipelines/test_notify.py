@@ -45,6 +45,14 @@ def test_an_early_failure_that_a_retry_mended_is_not_told(inside_a_pipeline: Non
     assert status_in_mlflow() == "FINISHED"
 
 
+def test_outside_a_pipeline_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(tracking.RUN_ID, raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert "status=SUCCEEDED" in notify(NotifyConfig(status="SUCCEEDED"))
+    assert "status=UNKNOWN" in notify(NotifyConfig(status="PENDING"))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_mlflow_the_run_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(tracking.RUN_ID, "weekly-7")
     with socket.socket() as free:

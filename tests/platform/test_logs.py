@@ -34,12 +34,26 @@ def test_lines_carry_the_step_the_event_and_the_values(capsys: pytest.CaptureFix
 def test_progress_tells_what_is_left(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "LINE_SECONDS", 0.0)
     logs.configure("info")
-    with logs.progress(4, "sampling") as bar:
+    with logs.Progress(range(4), "sampling") as bar:
         bar.advance(3, reward=0.5)
     line = capsys.readouterr().err
     assert "event=sampling done=3 total=4 left=" in line
     assert line.rstrip().endswith("reward=0.5")
-    assert list(logs.progress(["a", "b"], "reading")) == ["a", "b"]
+    assert list(logs.Progress(["a", "b"], "reading")) == ["a", "b"]
+
+
+def test_a_faulty_number_of_seconds_is_told_and_the_default_counts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(logs.LINE, "soon")
+    logs.configure("info")
+    with logs.Progress(range(4), "sampling") as bar:
+        bar.advance(4)
+    assert f"variable={logs.LINE} default=10" in capsys.readouterr().err
+    monkeypatch.setenv(logs.LINE, "0")
+    with logs.Progress(range(4), "sampling") as bar:
+        bar.advance(1)
+    assert "done=1" in capsys.readouterr().err
 
 
 def test_progress_of_a_transfer_tells_bytes_rate_and_what_is_left(
@@ -48,7 +62,7 @@ def test_progress_of_a_transfer_tells_bytes_rate_and_what_is_left(
     monkeypatch.setattr(logs, "LINE_SECONDS", 0.0)
     logs.configure("info")
     monkeypatch.setattr(logs, "time", SimpleNamespace(monotonic=iter([0.0, 0.0, 2.0]).__next__))
-    with logs.progress(9_000_000, "uploading", in_bytes=True) as bar:
+    with logs.Progress(range(9_000_000), "uploading", in_bytes=True) as bar:
         bar.advance(3_000_000)
     # 3 MB in 2 s are 1.5 MB/s, so 6 MB need 4 s.
     assert 'event=uploading done="3.0 MB" total="9.0 MB" rate="1.5 MB/s" left=4s' in capsys.readouterr().err

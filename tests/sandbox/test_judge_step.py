@@ -115,6 +115,7 @@ def test_every_fault_of_the_programs_is_told_with_its_line(problems: Path, tmp_p
         "programs.jsonl:6: id: must be a problem's id",
     ):
         assert place in message
+    assert all(line.count("programs.jsonl") == 1 for line in message.splitlines())
     assert not out.exists()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stepcoder.errors import DataError
-from stepcoder.platform.logs import Progress, get_logger, progress
+from stepcoder.platform.logs import Progress, get_logger
 from stepcoder.platform.storage import s3, s3_retries
 from stepcoder.platform.storage.files import file_digest
 from stepcoder.platform.storage.s3_errors import code_of, reporting
@@ -170,7 +170,7 @@ def _all(
 ) -> None:
     stopped = threading.Event()
     lock = threading.Lock()
-    bar: Progress[int] = progress(sum(transfer.size for transfer in transfers), description, in_bytes=True)
+    bar = Progress(range(sum(transfer.size for transfer in transfers)), description, in_bytes=True)
 
     def advance(count: int) -> None:
         if not stopped.is_set():

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepcoder.errors import DataError, StepCoderError
-from stepcoder.platform.logs import Progress, get_logger, progress
+from stepcoder.platform.logs import Progress, get_logger
 from stepcoder.platform.storage import s3, s3_folders, s3_transfers
 from stepcoder.platform.storage.files import file_digest, files_below
 from stepcoder.platform.storage.manifest import MANIFEST, MARKER, Entry, Manifest
@@ -138,7 +138,7 @@ def _described(source: Path) -> dict[str, Entry]:
     files = files_below(source)
     sizes = [file.stat().st_size for file in files]
     found = {}
-    bar: Progress[int] = progress(sum(sizes), f"reading {source.name}", in_bytes=True)
+    bar = Progress(range(sum(sizes)), f"reading {source.name}", in_bytes=True)
     with bar:
         for file, size in zip(files, sizes, strict=True):
             found[file.relative_to(source).as_posix()] = Entry(size=size, sha256=file_digest(file))

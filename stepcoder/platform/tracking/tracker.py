@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import threading
 import time
@@ -91,7 +90,7 @@ class Tracker:
             self.tags({ERROR_TAG: f"{type(error).__name__}: {first_line(error)}"})
             self._outbox.end("KILLED" if isinstance(error, KeyboardInterrupt | SystemExit) else "FAILED")
         # A step that failed is tried again soon, and one that is told to end has seconds.
-        deadline = time.monotonic() + (_wait_seconds() if error is None else 0.0)
+        deadline = time.monotonic() + (logs.seconds_of(WAIT, WAIT_SECONDS) if error is None else 0.0)
         while not self.flush():
             if time.monotonic() >= deadline:
                 self._leave(finished=error is None)
@@ -177,14 +176,6 @@ class Tracker:
             unsent.write(self._outbox, self.folder)
             rest = f"in {unsent.UNSENT_NAME} of the output; send it with: stepcoder send-metrics --folder OUTPUT"
         log.warning("not everything is in MLflow", metrics=len(self._outbox.points), rest=rest)
-
-
-def _wait_seconds() -> float:
-    try:
-        return float(os.environ.get(WAIT) or WAIT_SECONDS)
-    except ValueError:
-        log.warning("not a number of seconds; the default counts", variable=WAIT, default=WAIT_SECONDS)
-        return WAIT_SECONDS
 
 
 def _finite(value: Any) -> Any:
