@@ -20,7 +20,7 @@ from stepcoder.model.tokens import bytes_of, text_of, token_bytes
 from stepcoder.platform import ranks
 from stepcoder.platform.logs import get_logger
 from stepcoder.problems import Problem
-from stepcoder.sandbox import Limits, Outcome, Sandbox, Verdict, job_of
+from stepcoder.sandbox import Limits, Sandbox, Verdict, job_of
 
 log = get_logger("rollouts")
 
@@ -156,7 +156,7 @@ class Sampler:
         """
         mine = [roll_out.judged() for roll_out in self.roll_outs(subtasks, n, sampling, seed, trace=trace)]
         samples = in_order(mine, n)
-        if failed := sum(sample.verdict.outcome is Outcome.INFRA_ERROR for sample in samples):
+        if failed := sum(not sample.verdict.judged for sample in samples):
             log.warning("the judge failed on samples; they are left out", samples=failed, of=len(samples))
         return samples
 
@@ -186,11 +186,8 @@ def pass_rate(
     """Measures pass@1 from scratch (starter code only)."""
     subtasks = [sampler.subtask(problem, problem.starter, longest_prompt) for problem in problems]
     fitting = [subtask for subtask in subtasks if subtask is not None]
-    judged = [
-        sample
-        for sample in sampler.sample(fitting, n, sampling, seed, trace=False)
-        if sample.verdict.outcome is not Outcome.INFRA_ERROR
-    ]
+    samples = sampler.sample(fitting, n, sampling, seed, trace=False)
+    judged = [sample for sample in samples if sample.verdict.judged]
     shares: dict[str, list[bool]] = {}
     for sample in judged:
         shares.setdefault(sample.problem_id, []).append(sample.verdict.passed)

@@ -75,7 +75,7 @@ class JudgedSample(Record):
     @property
     def judged(self) -> bool:
         """Whether the verdict says something about the program: a fault of the judge is neither pass nor failure."""
-        return self.verdict.outcome is not Outcome.INFRA_ERROR
+        return self.verdict.judged
 
     @property
     def group(self) -> str:

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import quote
 
 import docker
@@ -26,7 +26,7 @@ from docker.errors import DockerException, ImageNotFound, NotFound
 from stepcoder import images
 from stepcoder.errors import StepCoderError
 from stepcoder.platform.logs import get_logger
-from stepcoder.sandbox.job import Job, Verdict
+from stepcoder.sandbox.job import Job, Sandbox, Verdict
 from stepcoder.sandbox.remote import RemoteSandbox
 
 IMAGE_VARIABLE = "STEPCODER_SANDBOX_IMAGE"
@@ -49,7 +49,7 @@ FOLDER_LABEL = f"{LABEL}.folder"
 log = get_logger("sandbox")
 
 
-class ContainerSandbox:
+class ContainerSandbox(Sandbox):
     """A sandbox service in a container of its own, which ends with this object."""
 
     def __init__(self, slots: int) -> None:
@@ -99,12 +99,6 @@ class ContainerSandbox:
             return
         self._remote.close()
         self._finalizer()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
 
 def options(room: Path, folder: Path, slots: int) -> dict[str, Any]:

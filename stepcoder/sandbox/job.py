@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -65,6 +65,12 @@ class Job:
     """Which answers to call and standard-input tests are right."""
     branches: bool = False
     """With `trace`: also record which arms of `a if c else b`, `x and y` and `x or y` ran."""
+
+    @property
+    def content(self) -> tuple[Hashable, ...]:
+        """All that decides the verdict, besides the tests: what equal jobs have in common."""
+        names = (self.program, self.preamble, self.entry_point)
+        return *names, self.limits, self.trace, self.run, self.checker, self.branches
 
 
 class Span(NamedTuple):
@@ -136,6 +142,11 @@ class Verdict:
         """Whether every test passed."""
         return self.outcome is Outcome.PASS
 
+    @property
+    def judged(self) -> bool:
+        """Whether it says something about the program: a fault of the judge is neither pass nor failure."""
+        return self.outcome is not Outcome.INFRA_ERROR
+
 
 class Sandbox(Protocol):
     """Something that judges programs: a pool on this machine, a container, or a service."""
@@ -146,15 +157,18 @@ class Sandbox(Protocol):
 
     def judge(self, jobs: Sequence[Job]) -> list[Verdict]:
         """Judge jobs and wait: verdicts in the order of the jobs."""
-        ...
+        futures = [self.submit(job) for job in jobs]
+        return [future.result() for future in futures]
 
     def close(self) -> None:
         """End all processes of the sandbox. Jobs that have not started give `infra_error`."""
         ...
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(self, *exception: object) -> None: ...
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def job_of(

@@ -12,7 +12,6 @@ import random
 import socket
 import ssl
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,16 +21,15 @@ import httpx
 
 from stepcoder.errors import StepCoderError
 from stepcoder.platform.logs import get_logger
-from stepcoder.problems.problem import Test
 from stepcoder.sandbox import wire
 from stepcoder.sandbox.job import Job, Verdict
+from stepcoder.sandbox.recent import Recent
 from stepcoder.sandbox.token import TOKEN_VARIABLE
 
 CONNECT_SECONDS = 10.0
 GRACE_SECONDS = 60.0
 """Seconds that an answer may take beyond what its programs may use one after another."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0
-DIGESTS_KEPT = 1024
 LOOK_SECONDS = 0.2
 TEST_SENDINGS = 4
 AGAIN = frozenset({408, 429, 502, 503, 504})
@@ -48,20 +46,11 @@ log = get_logger("sandbox")
 
 
 @dataclass(frozen=True)
-class SentTests:
-    """A list of tests as it travels."""
-
-    tests: tuple[Test, ...]
-    text: str
-    digest: str
-
-
-@dataclass(frozen=True)
 class Parcel:
     """A job and its tests as they travel."""
 
     job: Job
-    tests: SentTests
+    tests: wire.SentTests
 
 
 class LostError(Exception):
@@ -88,7 +77,7 @@ class Link:
         self.address = address
         self._patience = patience
         self._failing_since: float | None = None
-        self._held: OrderedDict[str, None] = OrderedDict()
+        self._held: Recent[str, bool] = Recent(wire.TEST_LISTS)
         parts = urlsplit(address)
         retries = 0  # ours are enough
         # A context of its own, since the environment's proxies and .netrc are not for this.
@@ -161,7 +150,7 @@ class Link:
         """
         timeout = httpx.Timeout(CONNECT_SECONDS, read=GRACE_SECONDS + sum(map(_longest, parcels)), pool=None)
         needed = {parcel.tests.digest: parcel.tests for parcel in parcels}
-        sending = {digest for digest in needed if digest not in self._held}
+        sending = {digest for digest in needed if not self._held.get(digest)}
         jobs = json.dumps([wire.job_to_data(parcel.job, parcel.tests.digest) for parcel in parcels])
         attempt = sendings = 0
         while True:
@@ -178,7 +167,8 @@ class Link:
                 self._failing_since = None
             match response.status_code:
                 case 200:
-                    self._remember(sending)
+                    for digest in sending:
+                        self._held.put(digest, True)
                     return self._verdicts(response, parcels)
                 case 409:
                     missing = set(_data(response).get("missing", ())) & needed.keys()
@@ -220,12 +210,6 @@ class Link:
             pause = min(max(pause, float(retry_after)), 60.0)
         # Clients that failed together do not come back together.
         await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-
-    def _remember(self, digests: set[str]) -> None:
-        for digest in digests:
-            self._held[digest] = None
-        while len(self._held) > DIGESTS_KEPT:
-            self._held.popitem(last=False)
 
     def _verdicts(self, response: httpx.Response, parcels: Sequence[Parcel]) -> list[Verdict]:
         try:

@@ -6,30 +6,26 @@ known, or in work, is not run again.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Self
 
 from stepcoder.errors import StepCoderError
 from stepcoder.platform.logs import get_logger
-from stepcoder.problems.problem import Test
 from stepcoder.sandbox import wire
-from stepcoder.sandbox.job import Job, Outcome, Verdict, broken
+from stepcoder.sandbox.job import Job, Sandbox, Verdict, broken
 from stepcoder.sandbox.recent import Recent
-from stepcoder.sandbox.supervisor import Supervisor, SupervisorError, TestList
+from stepcoder.sandbox.supervisor import Supervisor, SupervisorError
 
 ATTEMPTS = 3
 BATCH = 16
 """So many jobs go to a supervisor at a time, fewer where the others would have nothing to do."""
 VERDICTS_KEPT = 4096
-TEST_LISTS_KEPT, TEST_BYTES_KEPT = 1024, 256 << 20
 
 log = get_logger("sandbox")
 
@@ -40,8 +36,6 @@ class Counts:
 
     judged: int = 0
     """Programs that were run."""
-    cached: int = 0
-    """Jobs answered by another's verdict."""
     restarts: int = 0
     """Supervisors that had to be replaced."""
     twice: int = 0
@@ -55,8 +49,8 @@ class _Task:
     """A distinct program in the queue or in work, and everyone who waits for it."""
 
     job: Job
-    tests: TestList
-    key: bytes
+    tests: wire.SentTests
+    key: Hashable
     waiting: list[tuple[str, Future[Verdict]]] = field(default_factory=list)
     attempts: int = 0
     first: Verdict | None = None
@@ -72,15 +66,15 @@ class _State:
     slots: int
     changed: threading.Condition = field(default_factory=threading.Condition)
     queue: deque[_Task] = field(default_factory=deque)
-    open_tasks: dict[bytes, _Task] = field(default_factory=dict)
-    verdicts: Recent[bytes, Verdict] = field(default_factory=lambda: Recent(VERDICTS_KEPT))
+    open_tasks: dict[Hashable, _Task] = field(default_factory=dict)
+    verdicts: Recent[Hashable, Verdict] = field(default_factory=lambda: Recent(VERDICTS_KEPT))
     supervisors: dict[int, Supervisor] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     random: random.Random = field(default_factory=lambda: random.Random(0))
     closed: bool = False
 
 
-class Pool:
+class Pool(Sandbox):
     """A sandbox on this machine."""
 
     def __init__(self, slots: int, unsafe: bool = False, twice: float = 0) -> None:
@@ -104,7 +98,7 @@ class Pool:
         if self.lacking:
             log.warning("isolation", lacking=", ".join(self.lacking))
         self._process = os.getpid()
-        self._tests: Recent[int, tuple[tuple[Test, ...], TestList]] = Recent(TEST_LISTS_KEPT, TEST_BYTES_KEPT)
+        self._tests = wire.TestLists()
         self._threads = [
             threading.Thread(target=_work, args=(self._state, number), name=f"sandbox-{number}", daemon=True)
             for number in range(slots)
@@ -130,15 +124,14 @@ class Pool:
         future.set_running_or_notify_cancel()
         state = self._state
         with state.changed:
-            tests = self._tests_of(job)
-            key = _key(job, tests)
+            tests = self._tests.of(job.tests)
+            key = (tests.digest, *job.content)
             known = state.verdicts.get(key)
             if known is not None:
-                state.counts.cached += 1
+                pass
             elif state.closed:
                 known = broken(job, "the sandbox is closed")
             elif (task := state.open_tasks.get(key)) is not None:
-                state.counts.cached += 1
                 task.waiting.append((job.id, future))
             else:
                 task = state.open_tasks[key] = _Task(job, tests, key, [(job.id, future)])
@@ -148,11 +141,6 @@ class Pool:
             future.set_result(replace(known, id=job.id))
         return future
 
-    def judge(self, jobs: Sequence[Job]) -> list[Verdict]:
-        """Judge jobs and wait: verdicts in the order of the jobs."""
-        futures = [self.submit(job) for job in jobs]
-        return [future.result() for future in futures]
-
     def close(self) -> None:
         """Ends all processes of the pool. Jobs that have not ended give `infra_error`."""
         if os.getpid() != self._process:
@@ -160,32 +148,6 @@ class Pool:
         self._finalizer()
         for thread in self._threads:
             thread.join(timeout=10)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def _tests_of(self, job: Job) -> TestList:
-        """A job's tests as they are sent: samples of one problem share one tuple, which is kept alive here."""
-        found = self._tests.get(id(job.tests))
-        if found is None:
-            text = wire.dump_tests(job.tests)
-            found = (job.tests, TestList(text.encode(), wire.digest_of(text)))
-            self._tests.put(id(job.tests), found, len(text))
-        return found[1]
-
-
-def _key(job: Job, tests: TestList) -> bytes:
-    """The hash of everything that decides a verdict."""
-    settings = (repr(job.limits), str(job.trace), str(job.run), str(job.branches), job.checker.model_dump_json())
-    parts = (job.program, job.preamble, job.entry_point, *settings)
-    digest = hashlib.sha256(tests.digest.encode())
-    for part in parts:
-        data = part.encode(errors="surrogatepass")
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.digest()
 
 
 def _work(state: _State, number: int) -> None:
@@ -255,7 +217,7 @@ def _again(state: _State, number: int, batch: list[_Task], reason: str) -> None:
 
 def _done(state: _State, task: _Task, verdict: Verdict) -> None:
     """Tells everyone who waits, or has the program run a second time."""
-    judged = verdict.outcome is not Outcome.INFRA_ERROR
+    judged = verdict.judged
     with state.changed:
         state.counts.judged += judged
         if judged and task.first is None and state.twice and state.random.random() < state.twice and not state.closed:

@@ -17,7 +17,8 @@ class Recent(Generic[Key, Value]):
         self._most = most
         self._most_bytes = most_bytes
         self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
-        self._bytes = 0
+        self.bytes = 0
+        """Size of all that is kept."""
 
     def get(self, key: Key) -> Value | None:
         """What is kept under a key; it counts as used now."""
@@ -31,9 +32,9 @@ class Recent(Generic[Key, Value]):
         """Keeps a value of so many bytes, however large it is alone, and forgets others for it."""
         before = self._entries.pop(key, None)
         if before is not None:
-            self._bytes -= before[1]
+            self.bytes -= before[1]
         self._entries[key] = (value, size)
-        self._bytes += size
-        while len(self._entries) > 1 and (len(self._entries) > self._most or self._bytes > self._most_bytes):
+        self.bytes += size
+        while len(self._entries) > 1 and (len(self._entries) > self._most or self.bytes > self._most_bytes):
             _, (_, forgotten) = self._entries.popitem(last=False)
-            self._bytes -= forgotten
+            self.bytes -= forgotten

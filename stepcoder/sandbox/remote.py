@@ -10,23 +10,19 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Self
 
 from stepcoder.errors import StepCoderError
-from stepcoder.problems.problem import Test
 from stepcoder.sandbox import wire
 from stepcoder.sandbox.couriers import CLOSED, REQUESTS, State, Task, run, shut_down
-from stepcoder.sandbox.job import Job, Verdict, broken
-from stepcoder.sandbox.link import Link, Parcel, SentTests
-from stepcoder.sandbox.recent import Recent
+from stepcoder.sandbox.job import Job, Sandbox, Verdict, broken
+from stepcoder.sandbox.link import Link, Parcel
 from stepcoder.sandbox.token import token_from_environment
 
 READY_SECONDS = 30.0
 PATIENCE_SECONDS = 300.0
-TEST_LISTS_KEPT, TEST_BYTES_KEPT = 1024, 256 << 20
 
 
-class RemoteSandbox:
+class RemoteSandbox(Sandbox):
     """A sandbox service, used from here."""
 
     def __init__(
@@ -51,7 +47,7 @@ class RemoteSandbox:
         token = token_from_environment() if token is None else token
         self._state = State(Link(address, token, patience, REQUESTS), ready_seconds)
         self._process = os.getpid()
-        self._tests: Recent[int, SentTests] = Recent(TEST_LISTS_KEPT, TEST_BYTES_KEPT)
+        self._tests = wire.TestLists()
         self._thread = threading.Thread(target=run, args=(self._state,), name="sandbox-client", daemon=True)
         self._finalizer = weakref.finalize(self, shut_down, self._state, self._process)
         self._thread.start()
@@ -87,12 +83,6 @@ class RemoteSandbox:
         if self._thread is not threading.current_thread():
             self._thread.join(timeout=10)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
     def _submit(self, jobs: Sequence[Job]) -> list[Future[Verdict]]:
         if os.getpid() != self._process:
             raise StepCoderError("a sandbox cannot be used after a fork: open one in this process")
@@ -104,9 +94,8 @@ class RemoteSandbox:
                 future: Future[Verdict] = Future()
                 future.set_running_or_notify_cancel()
                 futures.append(future)
-                tests = self._sent(job.tests)
-                settings = (job.limits, job.trace, job.run, job.checker, job.branches)
-                key = (tests.digest, job.program, job.preamble, job.entry_point, *settings)
+                tests = self._tests.of(job.tests)
+                key = (tests.digest, *job.content)
                 if state.closed:
                     late.append((job, future))
                 elif (task := state.open_tasks.get(key)) is not None:
@@ -120,12 +109,3 @@ class RemoteSandbox:
         for job, future in late:
             future.set_result(broken(job, CLOSED))
         return futures
-
-    def _sent(self, tests: tuple[Test, ...]) -> SentTests:
-        """The form in which tests travel: samples of one problem share one tuple, which is kept alive here."""
-        found = self._tests.get(id(tests))
-        if found is None:
-            text = wire.dump_tests(tests)
-            found = SentTests(tests, text, wire.digest_of(text))
-            self._tests.put(id(tests), found, len(text))
-        return found

@@ -23,8 +23,6 @@ from stepcoder.sandbox.slot import Slot
 from stepcoder.sandbox.zygote import ZygoteError
 
 TESTS, JOB, END, VERDICTS, READY, REFUSED = b"T", b"J", b"E", b"V", b"R", b"X"
-TEST_LISTS, TEST_BYTES = 1024, 256 << 20
-"""Test lists that a supervisor keeps; who sends jobs counts along."""
 DIGEST = 64
 ATTEMPTS = 3
 YOUNG_OBJECTS = 200_000
@@ -55,7 +53,7 @@ def main(link: int, folders: list[str], unsafe: bool) -> None:
     frames.send(link, READY, json.dumps(found.lacking).encode())
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS)  # jobs and verdicts have no cycles
-    tests: Recent[str, tuple[PreparedTest, ...]] = Recent(TEST_LISTS, TEST_BYTES)
+    tests: Recent[str, tuple[PreparedTest, ...]] = Recent(wire.TEST_LISTS, wire.TEST_BYTES)  # whose sender counts along
     verdicts: list[Verdict] = []
     while True:
         kind, payload = frames.receive(link)

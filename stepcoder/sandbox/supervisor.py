@@ -10,7 +10,6 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import stepcoder
@@ -40,14 +39,6 @@ class SupervisorError(Exception):
     """The supervisor is gone: a fault of the judge, never of a program's verdict."""
 
 
-@dataclass(frozen=True)
-class TestList:
-    """A problem's tests as they are sent."""
-
-    text: bytes
-    digest: str
-
-
 class Supervisor:
     """One supervisor process; not to be shared between threads, but for `kill`."""
 
@@ -61,7 +52,7 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         self._link = ours
         self._errors = os.memfd_create("supervisor-errors")
-        self._known: Recent[str, bool] = Recent(supervision.TEST_LISTS, supervision.TEST_BYTES)
+        self._known: Recent[str, bool] = Recent(wire.TEST_LISTS, wire.TEST_BYTES)
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         folders = dict.fromkeys(sysconfig.get_path(name) for name in ("purelib", "platlib"))
         paths = [str(Path(stepcoder.__file__).parent.parent), *folders]
@@ -95,7 +86,7 @@ class Supervisor:
         """The process id."""
         return self._process.pid
 
-    def judge(self, jobs: Sequence[tuple[Job, TestList]]) -> list[Verdict]:
+    def judge(self, jobs: Sequence[tuple[Job, wire.SentTests]]) -> list[Verdict]:
         """Verdicts in the order of the jobs.
 
         Raises:
@@ -105,7 +96,7 @@ class Supervisor:
         try:
             for job, tests in jobs:
                 if not self._known.get(tests.digest):
-                    frames.send(link, supervision.TESTS, tests.digest.encode() + tests.text)
+                    frames.send(link, supervision.TESTS, tests.digest.encode() + tests.text.encode())
                     self._known.put(tests.digest, True, len(tests.text))
                 frames.send(link, supervision.JOB, json.dumps(wire.job_to_data(job, tests.digest)).encode())
             frames.send(link, supervision.END, b"")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -16,13 +17,43 @@ from pydantic import TypeAdapter
 from stepcoder.problems.checker import parse_checker
 from stepcoder.problems.problem import Test
 from stepcoder.sandbox.job import Branch, Job, Limits, Outcome, Span, Statement, TestResult, Verdict
+from stepcoder.sandbox.recent import Recent
 
+TEST_LISTS, TEST_BYTES = 1024, 256 << 20
+"""Test lists that are kept where they are sent from, and where they arrive."""
 _TESTS = TypeAdapter(tuple[Test, ...])
 
 
 def dump_tests(tests: tuple[Test, ...]) -> str:
     """A list of tests as JSON text."""
     return json.dumps([test.model_dump() for test in tests], separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class SentTests:
+    """A list of tests as it travels."""
+
+    tests: tuple[Test, ...]
+    text: str
+    """JSON, in ASCII."""
+    digest: str
+    """The hash of the text, under which the list travels."""
+
+
+class TestLists:
+    """Lists as they travel, made once: samples of one problem share one tuple, which is kept alive here."""
+
+    def __init__(self) -> None:
+        self._lists: Recent[int, SentTests] = Recent(TEST_LISTS, TEST_BYTES)
+
+    def of(self, tests: tuple[Test, ...]) -> SentTests:
+        """A list as it travels."""
+        found = self._lists.get(id(tests))
+        if found is None:
+            text = dump_tests(tests)
+            found = SentTests(tests, text, digest_of(text))
+            self._lists.put(id(tests), found, len(text))
+        return found
 
 
 def load_tests(data: Any) -> tuple[Test, ...]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-from stepcoder.errors import StepCoderError
 from stepcoder.problems import CallTest, CheckerProgram, Float, Problem, StdinTest, values
-from stepcoder.sandbox import Job, Limits, Sandbox, Verdict, compare, job_of
-from stepcoder.verification.judging import ATTEMPTS, failed
+from stepcoder.sandbox import Job, Limits, Sandbox, compare, job_of
+from stepcoder.verification.judging import settled
 from stepcoder.verification.reasons import Reason, Rejection
 
 EMPTY_VALUES: tuple[Any, ...] = (None, [], {}, "", 0)
@@ -41,7 +38,10 @@ def credulous(problems: Iterable[Problem], sandbox: Sandbox, limits: Limits) -> 
     pending = [sandbox.submit(probe.job) for probe in probes]
     found: dict[str, Rejection] = {}
     for probe, future in zip(probes, pending, strict=True):
-        if _settled(probe, future, sandbox).passed and probe.problem.id not in found:
+        verdict = future.result()
+        if not verdict.judged:
+            verdict = settled(probe.job, sandbox, f"the checker of {probe.problem.id}")
+        if verdict.passed and probe.problem.id not in found:
             by_call = any(isinstance(test, CallTest) for test in probe.problem.tests)
             told = f"always returns {probe.answer!r}" if by_call else "prints nothing"
             detail = f"the checker accepts a program that {told}, in every test; mend the checker, or drop the record"
@@ -66,15 +66,3 @@ def _program(problem: Problem, answer: Any) -> str:
     if owner:
         return f"class {owner}:\n    def {method}(self, *args, **kwargs):\n        return {answer!r}\n"
     return f"def {method}(*args, **kwargs):\n    return {answer!r}\n"
-
-
-def _settled(probe: _Probe, future: Future[Verdict], sandbox: Sandbox) -> Verdict:
-    verdict = future.result()
-    for run in range(1, ATTEMPTS):
-        if not failed(verdict):
-            return verdict
-        verdict = sandbox.submit(replace(probe.job, run=run)).result()
-    if failed(verdict):
-        detail = next((result.detail for result in verdict.tests if result.detail), "no detail")
-        raise StepCoderError(f"the sandbox failed {ATTEMPTS} times on the checker of {probe.problem.id}: {detail}")
-    return verdict

@@ -61,7 +61,7 @@ def judge(
         for future in done:
             case, run = running.pop(future)
             verdict = future.result()
-            if failed(verdict):
+            if not verdict.judged:
                 case.failures += 1
                 if case.failures < ATTEMPTS * repeats:
                     running[sandbox.submit(_job(case.problem, limits, run))] = case, run
@@ -70,7 +70,7 @@ def judge(
             if len(case.verdicts) < repeats:
                 continue
             open_cases -= 1
-            if any(failed(verdict) for verdict in case.verdicts):
+            if not all(verdict.judged for verdict in case.verdicts):
                 details = [result.detail for verdict in case.verdicts for result in verdict.tests if result.detail]
                 lost.append(f"{case.problem.id}: {details[0] if details else 'no detail'}")
             else:
@@ -105,11 +105,17 @@ def _job(problem: Problem, limits: Limits, run: int) -> Job:
     return replace(job_of(problem, problem.solution, limits=limits, trace=False), run=run)
 
 
-def failed(verdict: Verdict) -> bool:
-    """Whether the sandbox itself failed, so that the verdict says nothing."""
-    return verdict.outcome is Outcome.INFRA_ERROR or any(
-        result.outcome is Outcome.INFRA_ERROR for result in verdict.tests
-    )
+def settled(job: Job, sandbox: Sandbox, what: str) -> Verdict:
+    """The verdict of one job, tried again where the sandbox fails.
+
+    Raises:
+        StepCoderError: it failed `ATTEMPTS` times; `what` names the job.
+    """
+    for _ in range(ATTEMPTS):
+        verdict = sandbox.submit(job).result()
+        if verdict.judged:
+            return verdict
+    raise StepCoderError(f"the sandbox failed {ATTEMPTS} times on {what}: {verdict.tests[0].detail}")
 
 
 def _tell(problem: Problem, index: int, result: TestResult) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stepcoder.errors import StepCoderError
 from stepcoder.problems import Problem, StdinTest
 from stepcoder.sandbox import Job, Limits, Outcome, Sandbox, TestResult
 from stepcoder.verification import static
-from stepcoder.verification.judging import ATTEMPTS, REASONS, failed
+from stepcoder.verification.judging import REASONS, settled
 from stepcoder.verification.reasons import Reason, Rejection
 
 
@@ -36,7 +35,7 @@ def unfit(problems: Sequence[Problem], sandbox: Sandbox, limits: Limits) -> dict
             found[problem.id] = Rejection(Reason.MISSING_LIBRARY, detail)
             continue
         if problem.preamble not in preambles:
-            # The preamble runs as a program here: as a preamble its fault would count as one of the judge's own.
+            # As a program, which tells the line of a fault and its outcome.
             program = f"{problem.preamble}\ndef probe():\n    pass\n"
             preambles[problem.preamble] = _probe("preamble", program, sandbox, limits)
         fault = preambles[problem.preamble]
@@ -51,9 +50,6 @@ def _probe(name: str, program: str, sandbox: Sandbox, limits: Limits) -> TestRes
     """Runs a program that defines `probe`; what went wrong, if anything did."""
     test = StdinTest(stdin="", stdout="")
     job = Job(id=name, program=program, tests=(test,), entry_point="probe", limits=limits, trace=False)
-    for _ in range(ATTEMPTS):
-        verdict = sandbox.submit(job).result()
-        if not failed(verdict):
-            # What it prints is no fault.
-            return None if verdict.outcome in (Outcome.PASS, Outcome.WRONG_ANSWER) else verdict.tests[0]
-    raise StepCoderError(f"the sandbox failed {ATTEMPTS} times on the probe `{name}`: {verdict.tests[0].detail}")
+    verdict = settled(job, sandbox, f"the probe `{name}`")
+    # What it prints is no fault.
+    return None if verdict.outcome in (Outcome.PASS, Outcome.WRONG_ANSWER) else verdict.tests[0]

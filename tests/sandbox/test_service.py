@@ -25,6 +25,7 @@ from services import TOKEN, Service, serving
 from stepcoder.cli import main
 from stepcoder.problems import CallTest, Test
 from stepcoder.sandbox import Job, Limits, Outcome, Sandbox, Verdict, open_sandbox, wire
+from stepcoder.sandbox.recent import Recent
 from stepcoder.sandbox.service import body
 from stepcoder.sandbox.service.app import build_app
 from stepcoder.sandbox.service.config import ServeConfig
@@ -32,7 +33,6 @@ from stepcoder.sandbox.service.intake import Intake
 from stepcoder.sandbox.service.models import JudgeAnswer
 from stepcoder.sandbox.service.refusal import RefusalError
 from stepcoder.sandbox.service.selftest import SelfTest
-from stepcoder.sandbox.service.shelf import Shelf
 
 ADD: tuple[Test, ...] = (CallTest.of((1, 2), 3), CallTest.of((5, 5), 10))
 TEXT = wire.dump_tests(ADD)
@@ -414,17 +414,20 @@ def test_a_judge_that_lets_cheats_pass_never_becomes_ready() -> None:
     assert test.lacking == ("landlock",)
 
 
-def test_the_shelf_forgets_what_was_used_longest_ago() -> None:
-    shelf = Shelf(max_bytes=10, max_lists=3)
-    assert shelf.put("a", ADD, 4) is ADD
-    shelf.put("b", ADD[:1], 4)
-    assert shelf.get("a") is ADD
-    shelf.put("c", (), 4)
-    assert (shelf.get("b"), shelf.get("a"), shelf.bytes, len(shelf)) == (None, ADD, 8, 2)
-    other = tuple(ADD)
-    assert shelf.put("a", other, 4) is ADD
-    shelf.put("large", ADD, 11)
-    assert (shelf.get("large"), shelf.bytes, len(shelf)) == (None, 0, 0)
+def test_what_was_used_longest_ago_is_forgotten_first() -> None:
+    recent: Recent[str, str] = Recent(3, 10)
+    recent.put("a", "A", 4)
+    recent.put("b", "B", 4)
+    assert recent.get("a") == "A"
+    recent.put("c", "C", 4)
+    assert (recent.get("b"), recent.get("a"), recent.bytes) == (None, "A", 8)
+    recent.put("a", "D", 1)
+    assert (recent.get("a"), recent.get("c"), recent.bytes) == ("D", "C", 5)
+    recent.put("large", "E", 11)
+    assert (recent.get("a"), recent.get("large"), recent.bytes) == (None, "E", 11)
+    for name in "wxyz":
+        recent.put(name, name)
+    assert [recent.get(name) for name in ("large", "w", "x", "y", "z")] == [None, None, "x", "y", "z"]
 
 
 def _app(sandbox: Sandbox) -> Any:

@@ -103,12 +103,13 @@ def build_app(intake: Intake) -> FastAPI:
         with intake.reading(body.size_of(request, intake.config)):
             message, sizes = body.parse(await body.read(request, intake.config), intake.config)
         with intake.taking():
-            # Lists of this request first: the shelf may be too small to keep them all.
-            lists = {digest: intake.shelf.put(digest, message.tests[digest], size) for digest, size in sizes.items()}
+            lists = {digest: _kept(intake, digest, message.tests[digest], size) for digest, size in sizes.items()}
             missing: dict[str, None] = {}
-            for job in message.jobs:
-                if job.tests not in lists:
-                    _look_up(intake, job.tests, lists, missing)
+            for digest in dict.fromkeys(job.tests for job in message.jobs if job.tests not in lists):
+                if (known := intake.tests.get(digest)) is None:
+                    missing[digest] = None
+                else:
+                    lists[digest] = known
             if missing:
                 raise RefusalError(409, "the server does not have these tests: send them", missing=list(missing))
             verdicts = await intake.judge([body.job_of_message(job, lists[job.tests]) for job in message.jobs])
@@ -117,12 +118,12 @@ def build_app(intake: Intake) -> FastAPI:
     return app
 
 
-def _look_up(intake: Intake, digest: str, lists: dict[str, tuple[Test, ...]], missing: dict[str, None]) -> None:
-    kept = intake.shelf.get(digest)
-    if kept is None:
-        missing[digest] = None
-    else:
-        lists[digest] = kept
+def _kept(intake: Intake, digest: str, tests: tuple[Test, ...], size: int) -> tuple[Test, ...]:
+    """A list that a request has brought, or the equal one that is kept already."""
+    known = intake.tests.get(digest)
+    if known is None:
+        intake.tests.put(digest, known := tests, size)
+    return known
 
 
 class _TokenGuard:

@@ -9,13 +9,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
+from stepcoder.problems.problem import Test
+from stepcoder.sandbox import wire
 from stepcoder.sandbox.job import Job, Sandbox, Verdict
 from stepcoder.sandbox.pool import Counts
+from stepcoder.sandbox.recent import Recent
 from stepcoder.sandbox.service.config import MIB, ServeConfig
 from stepcoder.sandbox.service.metrics import Metrics
 from stepcoder.sandbox.service.refusal import RefusalError, busy, unavailable
 from stepcoder.sandbox.service.selftest import SelfTest
-from stepcoder.sandbox.service.shelf import Shelf
 
 BODIES_HELD = 4
 """Bodies of full size that are read at the same time; together they bound the memory that requests can take."""
@@ -32,8 +34,9 @@ class Intake:
         self.draining = False
         """Nothing more is taken; what was taken is finished."""
         self.self_test = SelfTest(sandbox)
-        self.shelf = Shelf(config.tests_mib * MIB)
-        self.metrics = Metrics(lambda: self._open, slots, lambda: self.shelf.bytes, counts)
+        self.tests: Recent[str, tuple[Test, ...]] = Recent(wire.TEST_LISTS, config.tests_mib * MIB)
+        """Lists that clients have sent, by digest: always the same objects, which the pool knows again."""
+        self.metrics = Metrics(lambda: self._open, slots, lambda: self.tests.bytes, counts)
         self._sandbox = sandbox
         self._batches: set[_Batch] = set()
         self._lock = threading.Lock()

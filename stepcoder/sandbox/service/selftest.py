@@ -13,7 +13,7 @@ from typing import Literal
 
 from stepcoder.platform.logs import get_logger
 from stepcoder.problems.problem import CallTest
-from stepcoder.sandbox.job import Job, Limits, Outcome, Sandbox, Verdict
+from stepcoder.sandbox.job import Job, Limits, Sandbox, Verdict
 
 LIMITS = Limits(cpu_seconds=5.0, wall_seconds=30.0)
 ATTEMPTS = 3
@@ -97,7 +97,7 @@ class SelfTest:
                 continue
             faults = [fault for verdict in verdicts if (fault := _fault_of(verdict))]
             self.lacking = tuple(sorted({layer for verdict in verdicts for layer in verdict.lacking}))
-            if not any(verdict.outcome is Outcome.INFRA_ERROR for verdict in verdicts):
+            if all(verdict.judged for verdict in verdicts):
                 break
             time.sleep(attempt)
         if faults:
@@ -122,7 +122,7 @@ def jobs(run: int) -> list[Job]:
 
 
 def _fault_of(verdict: Verdict) -> str | None:
-    if verdict.outcome is Outcome.INFRA_ERROR:
+    if not verdict.judged:
         why = verdict.tests[0].detail if verdict.tests else ""
         return f"the program that is {verdict.id!r} could not be judged: {why}"
     if verdict.id == RIGHT:
