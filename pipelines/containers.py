@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import docker
 from docker.errors import DockerException, ImageNotFound
 from docker.types import Mount
 from kfp import local
@@ -22,7 +21,7 @@ from stepcoder import images
 from stepcoder.errors import StepCoderError
 from stepcoder.platform import storage, tracking
 from stepcoder.sandbox.address import cores
-from stepcoder.sandbox.container import INSIDE, SOCKET, ContainerSandbox
+from stepcoder.sandbox.container import INSIDE, SOCKET, ContainerSandbox, docker_client
 from stepcoder.sandbox.token import TOKEN_VARIABLE
 
 SANDBOX: Final = f"http+unix://{INSIDE}/{SOCKET}"
@@ -40,7 +39,7 @@ def image_digest() -> str:
     Raises:
         StepCoderError: Docker cannot be reached, or an image is not there.
     """
-    client = _connect()
+    client = docker_client()
     try:
         return storage.text_digest(" ".join(client.images.get(name).id for name in (images.TOOLS, images.TRAINER)))
     except ImageNotFound as error:
@@ -63,7 +62,7 @@ def docker_runner(folder: Path, addresses: Iterable[str], sandboxes: Collection[
     Raises:
         StepCoderError: Docker cannot be reached, or the sandbox does not start.
     """
-    client = _connect()
+    client = docker_client()
     addresses = list(addresses)
     run = os.environ["STEPCODER_RUN_ID"]
     store = tracking.tracking_uri()
@@ -107,12 +106,3 @@ def _environment(left_out: Collection[str]) -> dict[str, str]:
     return {
         name: value for name, value in os.environ.items() if name.upper().startswith(FORWARDED) and name not in left_out
     }
-
-
-def _connect() -> Any:
-    try:
-        client = docker.from_env()
-        client.ping()
-    except DockerException as error:
-        raise StepCoderError(f"Docker cannot be reached: {error}; start it, or set DOCKER_HOST") from error
-    return client

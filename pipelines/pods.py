@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from components import images
+from stepcoder import images
 
 CONFIG_MAP: Final = "stepcoder"
 """Config map whose keys become environment variables; it and each key may be absent."""

@@ -4,7 +4,6 @@ from typing import Any
 
 from kfp import dsl
 
-from components import images
 from components.evaluate.component import evaluate
 from components.notify.component import notify
 from components.ppo_stage.component import ppo_stage
@@ -15,6 +14,7 @@ from components.sft.component import sft as sft_step
 from components.verify_dataset.component import verify_dataset
 from pipelines.new_data import when_new
 from pipelines.pods import PODS, SECRET, Platform, Pod, furnish
+from stepcoder import images
 
 DEFAULT_STAGES = 3
 

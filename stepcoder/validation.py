@@ -171,6 +171,6 @@ def write_summary(
 
 def _settings(config: TrainingConfig, dataset: Dataset) -> dict[str, Any]:
     """What a validation result depends on besides the policy."""
-    fields = {"max_prompt_tokens", "max_new_tokens", "seed", "sampling_batch", "cpu_seconds", "memory_mib"}
+    fields = {"max_prompt_tokens", "max_new_tokens", "seed", "cpu_seconds", "memory_mib"}
     fields |= {name for name in type(config).model_fields if name.startswith("validation_")}
     return {"dataset_digest": dataset.digest, **config.model_dump(include=fields)}

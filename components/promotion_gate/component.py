@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from components import images
+from stepcoder import images
 
 
 @dsl.component(base_image=images.TOOLS, install_kfp_package=False)

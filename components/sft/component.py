@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components import images
+from stepcoder import images
 
 
 @dsl.component(base_image=images.TRAINER, install_kfp_package=False)

@@ -83,7 +83,7 @@ class EvaluationConfig(StepConfig):
     def measured_by(self) -> dict[str, float | int]:
         """The settings that a measurement depends on, besides the checkpoint and the problems.
 
-        Not the number of sequences at once: it changes which samples are drawn, not how they are distributed.
+        Not the number of sequences at once, which changes them by rounding at most.
         """
         names = ("samples", "temperature", "top_p", "max_prompt_tokens", "max_new_tokens", "seed")
         return self.model_dump(include={*names, "cpu_seconds", "memory_mib"})

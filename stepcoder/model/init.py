@@ -9,7 +9,7 @@ from stepcoder.model.prompt import FENCE, PLAIN
 from stepcoder.platform import storage
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.logs import get_logger
-from stepcoder.problems import Format, Problem, read_problems, split_of
+from stepcoder.problems import Format, read_problems, split_of
 
 log = get_logger("init-model")
 END, PADDING = "<|end|>", "<|pad|>"
@@ -87,7 +87,7 @@ def init_model(config: InitModelConfig) -> None:
 
 def _training_texts(config: InitModelConfig) -> list[str]:
     path = storage.fetch(config.problems)
-    problems = [entry for entry in read_problems(path, config.format) if isinstance(entry, Problem)]
+    problems = read_problems(path, config.format)
     texts = [
         PLAIN.format(statement=problem.statement) + f"{problem.solution}\n{FENCE}"
         for problem in problems
@@ -95,7 +95,7 @@ def _training_texts(config: InitModelConfig) -> list[str]:
         and (config.max_chars is None or problem.characters <= config.max_chars)
     ]
     if not texts:
-        raise DataError(f"{config.problems}: no problem to train a tokenizer on (of {len(problems)} that can be read)")
+        raise DataError(f"{config.problems}: no problem to train a tokenizer on (of {len(problems)})")
     return texts
 
 

@@ -163,8 +163,6 @@ class Engine:
         )
         if isinstance(optimiser, PlainAdamW):
             optimiser.max_norm = max_gradient_norm
-        self.skipped = 0
-        """Optimiser steps that were skipped for a gradient that is not finite, since the start or the resume."""
         self._skipped_in_a_row = 0
         self._stage = stage
         self.engine: Any
@@ -232,7 +230,6 @@ class Engine:
         if not skipped:
             self._skipped_in_a_row = 0
             return Step(norm, skipped)
-        self.skipped += 1
         self._skipped_in_a_row += 1
         log.warning("optimiser step skipped", gradient_norm=norm, in_a_row=self._skipped_in_a_row)
         if self._skipped_in_a_row >= MOST_SKIPPED:

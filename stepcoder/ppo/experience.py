@@ -45,7 +45,7 @@ class Experience:
     behaviour_log_probs: Float[Tensor, "batch response"]
     """As the sampling had them."""
     log_probs: Float[Tensor, "batch response"]
-    """As training computes them: the ratio's denominator."""
+    """The ratio's denominator: as training computes them, or those of the sampling (`old_log_probs`)."""
     reference_log_probs: Float[Tensor, "batch response"]
     values: Float[Tensor, "batch response"]
     entropy: Float[Tensor, "batch response"]

@@ -20,9 +20,3 @@ def overlap(source: str, pool: frozenset[str]) -> float:
     """Share of a program's lines that stand in the pool; 0 for a program without lines."""
     lines = solution_lines(source)
     return sum(line in pool for line in lines) / len(lines) if lines else 0.0
-
-
-def leaked_share(sources: Iterable[str], pool: frozenset[str], threshold: float = 0.5) -> float:
-    """Share of programs with more than `threshold` of their lines in the pool; 0 for no programs."""
-    shares = [overlap(source, pool) for source in sources]
-    return sum(share > threshold for share in shares) / len(shares) if shares else 0.0

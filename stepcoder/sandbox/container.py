@@ -62,11 +62,7 @@ class ContainerSandbox(Sandbox):
         self._process = os.getpid()
         self.folder: Path
         """The folder of the socket, for another container that is to reach it; its name there is `SOCKET`."""
-        try:
-            client = docker.from_env()
-            client.ping()
-        except DockerException as error:
-            raise StepCoderError(f"Docker cannot be reached: {error}; start it, or set DOCKER_HOST") from error
+        client = docker_client()
         remove_orphans(client)
         # The outer folder keeps other users of this machine out; the inner one lets the container's user in.
         folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
@@ -99,6 +95,20 @@ class ContainerSandbox(Sandbox):
             return
         self._remote.close()
         self._finalizer()
+
+
+def docker_client() -> Any:
+    """The Docker Engine's client.
+
+    Raises:
+        StepCoderError: it cannot be reached.
+    """
+    try:
+        client = docker.from_env()
+        client.ping()
+    except DockerException as error:
+        raise StepCoderError(f"Docker cannot be reached: {error}; start it, or set DOCKER_HOST") from error
+    return client
 
 
 def options(room: Path, folder: Path, slots: int) -> dict[str, Any]:

@@ -195,6 +195,6 @@ def job_of(
 
 
 def broken(job: Job, detail: str) -> Verdict:
-    """The verdict when the judge or the dataset, not the program, is at fault."""
+    """The verdict when the judge itself failed."""
     result = TestResult(Outcome.INFRA_ERROR, detail=detail)
     return Verdict(job.id, Outcome.INFRA_ERROR, (result,) * len(job.tests))

@@ -21,11 +21,6 @@ _INTEGER = re.compile(r"[+-]?[0-9]+")
 _DECIMAL = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
-def outputs_close(expected: str, actual: str, closeness: Closeness) -> bool:
-    """Whether two outputs have the same lines of the same words, numbers by closeness."""
-    return next(different_lines(expected, actual, closeness), None) is None
-
-
 def different_lines(expected: str, actual: str, closeness: Closeness) -> Iterator[tuple[int, str | None, str | None]]:
     """Number from 1, expected and actual text of each line that differs; None where one output has no such line."""
     pairs = zip_longest(compare.lines_of(expected), compare.lines_of(actual))

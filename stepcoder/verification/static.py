@@ -18,9 +18,9 @@ from stepcoder.verification.reasons import Reason, Rejection
 
 def check(problem: Problem, config: VerifyConfig) -> Rejection | None:
     """The first fault among length, syntax, completeness and, where it is one, a constant answer."""
-    length = len(problem.statement) + len(problem.starter) + len(problem.solution)
-    if config.max_chars is not None and length > config.max_chars:
-        detail = f"statement, starter and solution have {length} characters; max_chars is {config.max_chars}"
+    if config.max_chars is not None and problem.characters > config.max_chars:
+        length = f"{problem.characters} characters"
+        detail = f"statement, starter and solution have {length}; max_chars is {config.max_chars}"
         return Rejection(Reason.TOO_LONG, detail)
     for name, code in (("preamble", problem.preamble), ("solution", problem.solution)):
         fault = syntax_fault(code)

@@ -12,7 +12,7 @@ from stepcoder.errors import DataError
 from stepcoder.platform import storage
 from stepcoder.platform.logs import Progress, get_logger
 from stepcoder.problems import Entry, Problem, read_entries, split_of
-from stepcoder.problems.leakage import leaked_share, line_pool
+from stepcoder.problems.leakage import line_pool, overlap
 from stepcoder.problems.readers import content_hash
 from stepcoder.problems.splits import SPLITS, Split
 from stepcoder.sandbox import open_sandbox
@@ -157,9 +157,9 @@ def _leakage(cases: Sequence[Case], pools: Mapping[str, frozenset[str]], thresho
     solutions = [case.problem.solution for case in cases if case.problem]
     found = {}
     for name, pool in pools.items():
-        share = leaked_share(solutions, pool, threshold)
-        leaked = round(share * len(solutions))
-        found[name] = cards.Leakage(lines=len(pool), leaked=leaked, share=round(share, 6))
+        leaked = sum(overlap(solution, pool) > threshold for solution in solutions)
+        share = round(leaked / len(solutions), 6) if solutions else 0.0
+        found[name] = cards.Leakage(lines=len(pool), leaked=leaked, share=share)
     return found
 
 

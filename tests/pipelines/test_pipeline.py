@@ -12,12 +12,11 @@ import pytest
 import yaml
 from kfp import compiler
 
-from components import images
 from pipelines import compile as generated
 from pipelines.presets import SMOKE
 from pipelines.stepcoder import build
 from pipelines.stepcoder_smoke import build_smoke
-from stepcoder import __version__
+from stepcoder import __version__, images
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stepcoder.problems import values
 from stepcoder.sandbox.compare import Closeness, matches, output_matches
-from stepcoder.sandbox.tolerant import outputs_close
+from stepcoder.sandbox.tolerant import different_lines
 
 LOOSE = Closeness(1e-4, 1e-4, between_types=True)
 WIDE = Closeness(1e-6, 1e-6, between_types=True)
@@ -22,6 +22,10 @@ WIDE = Closeness(1e-6, 1e-6, between_types=True)
 
 def close(expected: Any, actual: Any, closeness: Closeness = LOOSE) -> bool:
     return matches(expected, json.loads(json.dumps(values.encode(actual))), closeness=closeness)
+
+
+def outputs_close(expected: str, actual: str, closeness: Closeness) -> bool:
+    return not list(different_lines(expected, actual, closeness))
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def skipped_steps(stage: int, precision: Literal["fp32", "bf16"], factor: float)
     kept = all(torch.equal(before[name], after[name]) for name in before)
     rate_kept = running.learning_rate == rate
     second = running.step(curved_losses(running, SPLITS[ranks.count()][1]))
-    return {"first": first, "second": second, "kept": kept, "rate_kept": rate_kept, "skipped": running.skipped}
+    return {"first": first, "second": second, "kept": kept, "rate_kept": rate_kept}
 
 
 def generated(stage: int, *, offload: bool) -> dict[str, Any]:

@@ -114,7 +114,6 @@ def test_a_gradient_that_is_not_finite_on_one_rank_is_skipped_on_all_and_changes
     assert result["rate_kept"]
     assert not result["second"].skipped
     assert math.isfinite(result["second"].norm)
-    assert result["skipped"] == 1
 
 
 @RANKS
@@ -178,7 +177,6 @@ def test_training_that_skips_step_after_step_has_diverged() -> None:
         assert running.step(losses).skipped
     with pytest.raises(StepCoderError, match=r"diverged.*20 optimiser steps in a row; lower the learning rate"):
         running.step(losses)
-    assert running.skipped == 2 * engine.MOST_SKIPPED - 1
 
 
 @pytest.mark.parametrize("stage", [1, 3])

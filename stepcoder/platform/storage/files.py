@@ -14,7 +14,6 @@ from stepcoder.errors import DataError, StepCoderError
 from stepcoder.platform.storage.manifest import content_digest, is_bookkeeping
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CHUNK = 1 << 20
 _HARDLY_ANY = 1 << 16
 """Bytes of free space below which a failure to write is put down to the disk."""
 
@@ -34,11 +33,8 @@ def digest(path: Path) -> str:
 
 def file_digest(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    whole = hashlib.sha256()
     with path.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            whole.update(chunk)
-    return whole.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def text_digest(text: str) -> str:

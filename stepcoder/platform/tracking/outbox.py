@@ -142,11 +142,6 @@ class Outbox:
         """Says how the step ended: `FINISHED`, `FAILED` or `KILLED`."""
         self.status, self.ended = status, self.ended or int(time.time() * 1000)
 
-    @property
-    def empty(self) -> bool:
-        """Whether MLflow has everything."""
-        return not (self.params or self.tags or self.points or self.artifacts or self.status)
-
     def send(self, *, late: bool = False) -> None:
         """Sends what is queued. What has arrived leaves the queues; when this raises, the rest stays in them.
 

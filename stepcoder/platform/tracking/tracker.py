@@ -44,7 +44,6 @@ class Tracker:
     """
 
     def __init__(self, step: str, folder: Path, checkpoints: str) -> None:
-        self.step = step
         self.folder = folder
         self._outbox = Outbox(StepRun.of(step, checkpoints))
         self._wake = threading.Event()

@@ -76,7 +76,7 @@ def parse(body: bytes, config: ServeConfig) -> tuple[JudgeRequest, dict[str, int
     if body.count(b",") > VALUES_TAKEN:
         raise RefusalError(413, f"the body holds more than {VALUES_TAKEN} values")
     try:
-        # The standard parser, since pydantic's refuses lone surrogates, which sampled programs hold.
+        # The standard parser, since pydantic's refuses lone surrogates, which clients may send.
         data = json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
         raise _faulty("body", "nested too deep") from error
