@@ -98,7 +98,7 @@ def measure(
     from stepcoder.model.settings import Sampling
     from stepcoder.problems import conditionals, load_problems
     from stepcoder.rollouts import sample_programs
-    from stepcoder.sandbox import Limits, Outcome, open_sandbox
+    from stepcoder.sandbox import Limits, open_sandbox
 
     held_out = load_problems(Path(problems))
     kept = set(by_hash(problem.id for problem in held_out)[:most])
@@ -128,9 +128,9 @@ def measure(
     outcomes: dict[str, int] = {}
     sampled = {sample.problem_id for sample in drawn}
     for sample in drawn:
-        outcome = sample.verdict.outcome
-        outcomes[outcome.value] = outcomes.get(outcome.value, 0) + 1
-        if outcome is not Outcome.INFRA_ERROR:
+        outcome = sample.verdict.outcome.value
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        if sample.verdict.judged:
             rows[sample.problem_id]["samples"] += 1
             rows[sample.problem_id]["passed"] += sample.verdict.passed
     for name in rows.keys() - sampled:
