@@ -20,7 +20,7 @@ import pytest
 from stepcoder.cli import main
 from stepcoder.platform import history, tracking
 from stepcoder.platform.tracking import Tracker, pipeline_run, unsent
-from tests.servers import free_port
+from tests.servers import free_ports
 from tests.servers.lossy import lossy_way
 from tests.servers.mlflow_server import MlflowServer
 from tests.servers.swift import Swift
@@ -46,7 +46,7 @@ def server(
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> str:
     """The address of a server that is not there; set as MLflow's while a test asks for it."""
-    return f"http://127.0.0.1:{free_port()}"
+    return f"http://127.0.0.1:{free_ports(1)[0]}"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 MISSING = "no environment with the servers: run `make servers`, or name one by STEPCODER_SERVERS_VENV"
@@ -24,11 +24,13 @@ def program(name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def free_port() -> int:
-    """A port of loopback that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """So many different ports of loopback that nothing listens on."""
+    with ExitStack() as held:  # Until all are known: a port that is given back may be given again.
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def listening(port: int) -> bool:

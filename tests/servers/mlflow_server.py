@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.servers import MISSING, free_port, program
+from tests.servers import MISSING, free_ports, program
 
 _START_SECONDS = 120
 _AUTH = """[mlflow]
@@ -145,7 +145,7 @@ def mlflow_server(
     with _database(folder) as database:
         server = MlflowServer(
             folder=folder,
-            port=free_port(),
+            port=free_ports(1)[0],
             user="admin",
             password=secrets.token_hex(12),
             database=database,

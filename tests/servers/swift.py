@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tests.servers import MISSING, free_port, listening, program, running
+from tests.servers import MISSING, free_ports, listening, program, running
 
 REGION = "us-east-1"
 _ACCESS_KEY = "stepcoder:tester"
@@ -142,7 +142,9 @@ def _configured(folder: Path) -> list[str]:
         return kept.read_text().split()
     (folder / "devices" / "disk").mkdir(parents=True)
     secret = secrets.token_hex(16)
-    ports = {name: free_port() for name in (*_STORES, "proxy")}
+    names = (*_STORES, "proxy")
+    # Different ones: servers that share a port would both listen, and each get some of the other's requests.
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     (folder / "swift.conf").write_text(f"[swift-hash]\nswift_hash_path_suffix = {secrets.token_hex(8)}\n")
     filters = "".join(f"[filter:{name}]\nuse = egg:swift#{name}\n" for name in _PLAIN_FILTERS)
     user = _ACCESS_KEY.replace(":", "_")

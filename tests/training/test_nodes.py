@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -17,21 +16,16 @@ from stepcoder.errors import DataError
 from stepcoder.platform.config import StepConfig
 from stepcoder.platform.launch import CONFIG
 from stepcoder.platform.nodes import Nodes
+from tests.servers import free_ports
 from tests.training import stage_steps as steps
 from tests.training.rank_steps import Config
 from tests.training.test_stage_ranks import assert_same
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def machines(step: str, config: StepConfig, scratch: Path, count: int = 2) -> Iterator[list[subprocess.Popen[str]]]:
     """The launchers of all machines; killed at the end if they still run."""
-    port = str(free_port())
+    port = str(free_ports(1)[0])
     command = [sys.executable, "-m", "stepcoder.platform.launch", step]
     with ExitStack() as stack:
         processes = []

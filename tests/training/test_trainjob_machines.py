@@ -22,9 +22,9 @@ from stepcoder.platform import storage
 from stepcoder.platform.trainjob import follow
 from tests.platform.trainjob.kubernetes_api import Kubernetes, serving
 from tests.platform.trainjob.work import OWN_POD, QUICK, Object, reference
+from tests.servers import free_ports
 from tests.servers.swift import Swift
 from tests.training import stage_steps as steps
-from tests.training.test_nodes import free_port
 from tests.training.test_stage_ranks import assert_same
 
 pytestmark = [pytest.mark.slow, pytest.mark.s3]
@@ -59,7 +59,7 @@ class Trainer:
         return self.secrets[variable["valueFrom"]["secretKeyRef"]["key"]] if "valueFrom" in variable else ""
 
     def _started(self, trainer: Object) -> list[subprocess.Popen[str]]:
-        port = str(free_port())
+        port = str(free_ports(1)[0])
         interpreter, *arguments = trainer["command"]
         assert interpreter == "python"
         machines = []
