@@ -142,16 +142,4 @@ FULL: Final = Setting(
 )
 """A night on two cores, or a GPU with `shared` set to bf16."""
 
-LONG: Final = FULL.model_copy(
-    update={
-        "train_problems": 96,
-        "least_conditionals": 5,
-        # After four epochs the long problems pass from their last level alone, after six from all three.
-        "sft": {**FULL.sft, "epochs": 5},
-        "ppo": {**FULL.ppo, "steps": 20, "warmup_steps": 5},
-        "measured": {**FULL.measured, "samples": 8},
-    }
-)
-"""About an hour on two cores: only problems with three levels, from warm starts that hardly solve them from scratch."""
-
-SETTINGS: Final[dict[str, Setting]] = {"smoke": SMOKE, "small": SMALL, "full": FULL, "long": LONG}
+SETTINGS: Final[dict[str, Setting]] = {"smoke": SMOKE, "small": SMALL, "full": FULL}
