@@ -127,16 +127,15 @@ class Pool(Sandbox):
             tests = self._tests.of(job.tests)
             key = (tests.digest, *job.content)
             known = state.verdicts.get(key)
-            if known is not None:
-                pass
-            elif state.closed:
-                known = broken(job, "the sandbox is closed")
-            elif (task := state.open_tasks.get(key)) is not None:
-                task.waiting.append((job.id, future))
-            else:
-                task = state.open_tasks[key] = _Task(job, tests, key, [(job.id, future)])
-                state.queue.append(task)
-                state.changed.notify()
+            if known is None:
+                if state.closed:
+                    known = broken(job, "the sandbox is closed")
+                elif (task := state.open_tasks.get(key)) is not None:
+                    task.waiting.append((job.id, future))
+                else:
+                    task = state.open_tasks[key] = _Task(job, tests, key, [(job.id, future)])
+                    state.queue.append(task)
+                    state.changed.notify()
         if known is not None:
             future.set_result(replace(known, id=job.id))
         return future

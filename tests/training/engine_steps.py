@@ -103,7 +103,7 @@ def curve(running: engine.Engine, steps: int) -> dict[str, Tensor]:
     """State after some steps, each split in another way."""
     splits = SPLITS[ranks.count()]
     for step in range(steps):
-        running.step(curved_losses(running, splits[step % len(splits)]))
+        assert not running.step(curved_losses(running, splits[step % len(splits)])).skipped
     return state(running)
 
 

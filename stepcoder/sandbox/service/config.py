@@ -32,7 +32,7 @@ class ServeConfig(StepConfig):
     program_kib: PositiveInt = 1024
     """KiB of a program, and of a preamble."""
     tests_mib: PositiveInt = 256
-    """MiB of test lists that are kept, so that clients need not send them again."""
+    """MiB of test lists that are kept, so that clients need not send them again; the newest in any case."""
     max_cpu_seconds: PositiveFloat = 60.0
     """CPU seconds a test that a job may ask for."""
     max_wall_seconds: PositiveFloat = 300.0
